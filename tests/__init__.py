@@ -1,0 +1,1 @@
+"""The tests. They mirror the package; `tests.opdb` is the one table of operations."""
