@@ -13,8 +13,8 @@ import pytest
 
 from tests.sources import MINIDL, ROOT, Source, is_stdlib, modules, room_of, sources
 
-# Which rooms a room may import, besides itself. Knowledge points one way: kernels know hardware, the rest knows calculus.
-# Imports inside functions count as well: they only hide a dependency from start-up time, not from the reader.
+# Which rooms a room may import, besides itself: kernels know hardware, the rest knows calculus. Imports inside
+# functions count as well: they only hide a dependency from start-up time, not from the reader.
 LEAVES = {"errors", "config"}
 BACKEND = LEAVES | {"kernels", "backend"}
 CORE = BACKEND | {"autograd", "tensor", "ops", "cuda", "random"}
@@ -62,7 +62,20 @@ OUTSIDE: dict[str, set[str]] = {
 # Single files with one permission more than their room.
 OUTSIDE_FILES = {("minidl.autograd.gradcheck", "numpy")}
 
-HEAVY = ("numba", "llvmlite", "cupy", "PIL", "rich", "click", "safetensors", "scipy", "sklearn", "torch", "matplotlib", "asyncio")
+HEAVY = (
+    "numba",
+    "llvmlite",
+    "cupy",
+    "PIL",
+    "rich",
+    "click",
+    "safetensors",
+    "scipy",
+    "sklearn",
+    "torch",
+    "matplotlib",
+    "asyncio",
+)
 
 MAX_FILE_LINES = 600
 MAX_CORE_LINES = 4000
@@ -129,7 +142,11 @@ def _narrows(test: ast.expr) -> bool:
         return all(map(_narrows, test.values))
     if isinstance(test, ast.Call):
         return ast.unparse(test.func) == "isinstance"
-    return isinstance(test, ast.Compare) and isinstance(test.ops[0], ast.IsNot) and ast.unparse(test.comparators[0]) == "None"
+    return (
+        isinstance(test, ast.Compare)
+        and isinstance(test.ops[0], ast.IsNot)
+        and ast.unparse(test.comparators[0]) == "None"
+    )
 
 
 @pytest.mark.parametrize("source", every_source())
@@ -153,14 +170,24 @@ def test_forbidden_constructs_are_seen(code: str) -> None:
 
 
 def test_allowed_constructs_are_not_reported() -> None:
-    code = "assert x is not None\nassert isinstance(x, int) and y is not None\nclass Safe(pickle.Unpickler): pass\nnp.load(p, allow_pickle=False)"
+    code = """
+assert x is not None
+assert isinstance(x, int) and y is not None
+class Safe(pickle.Unpickler): pass
+np.load(path, allow_pickle=False)
+"""
     assert problems(ast.parse(code)) == []
 
 
 def every_python_file() -> list:
     folders = [ROOT / name for name in ("tests", "benchmarks") if (ROOT / name).is_dir()]
-    files = [source.path for source in sources()] + [path for folder in folders for path in sorted(folder.rglob("*.py"))]
-    return [pytest.param(path, id=str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path.relative_to(MINIDL))) for path in files]
+    files = [source.path for source in sources()] + [
+        path for folder in folders for path in sorted(folder.rglob("*.py"))
+    ]
+    return [
+        pytest.param(path, id=str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path.relative_to(MINIDL)))
+        for path in files
+    ]
 
 
 @pytest.mark.parametrize("path", every_python_file())

@@ -66,7 +66,9 @@ def test_a_checkout_works_without_being_installed(tmp_path) -> None:
     shutil.copytree(KERNELS, tmp_path / "kernels", ignore=shutil.ignore_patterns("__pycache__"))
     code = "import minidl.kernels, sys; print(minidl.kernels.__file__); sys.exit('kernels' in sys.modules)"
     env = {**os.environ, "PYTHONPATH": str(tmp_path)}
-    run = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120)
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120
+    )
     assert run.returncode == 0, run.stderr
     assert Path(run.stdout.strip()) == tmp_path / "kernels" / "__init__.py"
 
@@ -74,7 +76,9 @@ def test_a_checkout_works_without_being_installed(tmp_path) -> None:
 @pytest.mark.skipif(not IN_CHECKOUT, reason="an installed package has no top-level kernels folder")
 def test_kernels_under_another_name_refuse_to_be_imported() -> None:
     """A second copy under the name `kernels` would be a second registry."""
-    run = subprocess.run([sys.executable, "-c", "import kernels"], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    run = subprocess.run(
+        [sys.executable, "-c", "import kernels"], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
     assert run.returncode != 0 and "ImportError" in run.stderr and "minidl.kernels" in run.stderr, run.stderr
 
 
