@@ -1,0 +1,1 @@
+"""Readable array-module code, ``f(xp, ...)`` with xp = numpy or cupy: variant "numpy" on the CPU, "cupy" on CUDA."""
