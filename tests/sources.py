@@ -1,7 +1,7 @@
 """The package's source files, as the tests of the code itself see them: one room per file, its imports, its tree.
 
-A *room* is a top-level part of minidl: `tensor`, `ops`, `kernels`, `cli`; `nn.functional` is a room below `nn`. Files are
-found beside the imported package, so the same tests read a checkout and an installed wheel.
+A *room* is a top-level part of minidl: `tensor`, `ops`, `kernels`, `cli`; `nn.functional` is a room of its own. Files
+are found beside the imported package, so the same tests read a checkout and an installed wheel.
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""Cases that time single operations and the engine around them."""
