@@ -1,0 +1,19 @@
+"""Small helpers that several families of plain kernels share."""
+from typing import Any
+
+Array = Any  # numpy.ndarray or cupy.ndarray
+
+
+def wide(xp: Any, dtype: Any) -> Any:
+    """The dtype to compute in: float32 for float16, else the dtype itself."""
+    return xp.dtype(xp.float32) if dtype == xp.float16 else xp.dtype(dtype)
+
+
+def widen(xp: Any, *arrays: Array | None) -> tuple[Any, ...]:
+    """The arrays in the dtype to compute in; None stays None, and nothing is copied that needs no conversion."""
+    return tuple(None if a is None else a.astype(wide(xp, a.dtype), copy=False) for a in arrays)
+
+
+def window(start: int, count: int, step: int) -> slice:
+    """``count`` positions from ``start``, ``step`` apart."""
+    return slice(start, start + (count - 1) * step + 1, step)
