@@ -1,0 +1,43 @@
+"""Switches that belong to a thread (or an asyncio task), not to the process.
+
+Each is a :class:`Switch`: call it as a context manager to change it for a block, ``get()`` it to read it::
+
+    with minidl.config.strict_shapes(True):
+        conv(x)                       # raises when the window does not fit evenly
+"""
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Generic, TypeVar
+
+V = TypeVar("V")
+
+
+class Switch(Generic[V]):
+    """A named value with a default, changed for a block: ``with switch(value): ...``."""
+
+    def __init__(self, name: str, default: V, doc: str):
+        self.name, self.default, self.__doc__ = name, default, doc
+        self._var: ContextVar[V] = ContextVar(f"minidl.{name}", default=default)
+        self.get = self._var.get                     # bound once: reading a switch costs a dozen nanoseconds
+        self.set = self._var.set
+        self.reset = self._var.reset
+
+    @contextmanager
+    def __call__(self, value: V) -> Iterator[None]:
+        token = self._var.set(value)
+        try:
+            yield
+        finally:
+            self._var.reset(token)
+
+    def __repr__(self) -> str:
+        return f"<switch {self.name}: {self.get()!r}>"
+
+
+grad_mode: Switch[bool] = Switch("grad_mode", True, "Whether operations are recorded for the backward pass.")
+inference: Switch[bool] = Switch("inference", False, "Whether an inference_mode() block is active: recording cannot come back on.")
+strict_shapes: Switch[bool] = Switch(
+    "strict_shapes", False, "Raise, instead of flooring, when a convolution or pooling window does not fit evenly.")

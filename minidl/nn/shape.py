@@ -1,0 +1,106 @@
+"""Modules that only change shapes: Flatten, Unflatten and the padding layers."""
+from __future__ import annotations
+
+from typing import Any
+
+from ..errors import ConfigError, ShapeError
+from ..tensor import Tensor
+from . import functional as F
+from .module import Module
+
+
+class Flatten(Module):
+    """Join the axes ``start_dim`` to ``end_dim`` into one: (N, C, H, W) -> (N, C*H*W) by default."""
+
+    def __init__(self, start_dim: int = 1, end_dim: int = -1) -> None:
+        super().__init__()
+        self.start_dim, self.end_dim = start_dim, end_dim
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Flatten ``input``."""
+        return input.flatten(self.start_dim, self.end_dim)
+
+    def extra_repr(self) -> str:
+        """The axes."""
+        return f"start_dim={self.start_dim}, end_dim={self.end_dim}"
+
+
+class Unflatten(Module):
+    """Split axis ``dim`` into ``unflattened_size`` (one entry may be -1): the inverse of Flatten."""
+
+    def __init__(self, dim: int, unflattened_size: Any) -> None:
+        super().__init__()
+        self.dim, self.unflattened_size = dim, tuple(unflattened_size)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Split the axis of ``input``."""
+        shape = tuple(input.shape)
+        if not -len(shape) <= self.dim < len(shape):
+            raise ShapeError(f"Unflatten: dim {self.dim} is out of range for an input of shape {shape}")
+        axis = self.dim % len(shape)
+        return input.reshape(*shape[:axis], *self.unflattened_size, *shape[axis + 1 :])
+
+    def extra_repr(self) -> str:
+        """The axis and its parts."""
+        return f"dim={self.dim}, unflattened_size={self.unflattened_size}"
+
+
+class _Pad2d(Module):
+    """Pads the last two axes by (left, right, top, bottom); one int pads all four sides."""
+
+    mode = "constant"
+
+    def __init__(self, padding: Any) -> None:
+        super().__init__()
+        if isinstance(padding, int):
+            padding = (padding,) * 4
+        if not isinstance(padding, (tuple, list)) or len(padding) != 4:
+            raise ConfigError(
+                f"{type(self).__name__}: padding must be an integer or (left, right, top, bottom), got {padding!r}"
+            )
+        self.padding = tuple(padding)
+        self.value = 0.0
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Pad ``input`` (N, C, H, W)."""
+        if self.mode == "constant":
+            return F.pad(input, self.padding, "constant", self.value)
+        return F.pad(input, self.padding, self.mode)
+
+    def extra_repr(self) -> str:
+        """The padding."""
+        return str(self.padding)
+
+
+class ConstantPad2d(_Pad2d):
+    """Pad with ``value``."""
+
+    def __init__(self, padding: Any, value: float) -> None:
+        super().__init__(padding)
+        self.value = value
+
+    def extra_repr(self) -> str:
+        """The padding and the value."""
+        return f"padding={self.padding}, value={self.value}"
+
+
+class ZeroPad2d(_Pad2d):
+    """Pad with zeros."""
+
+
+class ReflectionPad2d(_Pad2d):
+    """Pad with the mirror image, the edge itself not repeated."""
+
+    mode = "reflect"
+
+
+class ReplicationPad2d(_Pad2d):
+    """Pad by repeating the edge."""
+
+    mode = "replicate"
+
+
+class CircularPad2d(_Pad2d):
+    """Pad with the opposite side."""
+
+    mode = "circular"
