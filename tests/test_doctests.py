@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import importlib
+import re
 
 import pytest
 
@@ -54,3 +55,11 @@ def test_readme_has_the_two_commands() -> None:
         "python3 -m venv .venv && .venv/bin/pip install . && .venv/bin/minidl train",
         "python3 -m venv .venv && .venv/bin/pip install '.[test]' && .venv/bin/pytest",
     ]
+
+
+@pytest.mark.skipif(not (ROOT / "README.md").is_file(), reason="README.md is not beside the tests")
+def test_links_in_the_documentation_lead_somewhere() -> None:
+    pages = [path for path in ROOT.rglob("*.md") if not any(part.startswith(".") for part in path.relative_to(ROOT).parts)]
+    for page in pages:
+        for target in re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), f"{page.relative_to(ROOT)} links to {target}, which does not exist"
