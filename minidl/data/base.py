@@ -57,7 +57,9 @@ class Dataset:
         if array.size == 0:
             return np.zeros(0, np.int64)
         if array.ndim != 1 or array.dtype.kind not in "iu":
-            raise DataError(f"{self.name}: batch() takes a 1-d list of integers, got {array.dtype} of shape {array.shape}")
+            raise DataError(
+                f"{self.name}: batch() takes a 1-d list of integers, got {array.dtype} of shape {array.shape}"
+            )
         array = array.astype(np.int64)
         array = np.where(array < 0, array + len(self), array)
         bad = (array < 0) | (array >= len(self))
@@ -97,7 +99,8 @@ class ArrayDataset(Dataset):
             raise DataError(f"{name}: images must be uint8 or float32, got {images.dtype}; convert them with .astype")
         if labels.shape != (len(images),) or (labels.size and labels.dtype.kind not in "iu"):
             raise DataError(
-                f"{name}: labels must be {len(images)} integers, one per image, got {labels.dtype} of shape {labels.shape}"
+                f"{name}: labels must be {len(images)} integers, one per image, got {labels.dtype} of shape "
+                f"{labels.shape}"
             )
         if class_names is None:
             class_names = [str(k) for k in range(int(labels.max(initial=-1)) + 1)]
@@ -169,6 +172,6 @@ def stratified_split(labels: Array, fraction: float, seed: int = 0) -> tuple[Arr
 
 
 def train_val_split(dataset: Dataset, fraction: float = 0.1, seed: int = 0) -> tuple[Subset, Subset]:
-    """Split ``dataset`` into (train, validation), the latter with ``fraction`` of every class; the same for one seed."""
+    """Split ``dataset`` into (train, validation), the latter with ``fraction`` of every class."""
     train, val = stratified_split(dataset.labels, fraction, seed)
     return Subset(dataset, train, f"{dataset.name}/train"), Subset(dataset, val, f"{dataset.name}/val")

@@ -144,7 +144,12 @@ def load_cifar(
         source = f"{name}: {location / file}"
         count = 20 if coarse else info.num_classes
         class_names = _checked(
-            contents[file], release, file, source, lambda data: _parse_names(data, source, release, level, count), verify
+            contents[file],
+            release,
+            file,
+            source,
+            lambda data: _parse_names(data, source, release, level, count),
+            verify,
         )
     total = sum(map(len, labels))
     if verify and total != info.counts[split]:
@@ -231,7 +236,8 @@ def _walk_archive(path: Path, visit: Callable[[tarfile.TarFile, tarfile.TarInfo]
         raise DataError(f"{path}: {error}. It is damaged or hostile; download it again.") from None
     except (tarfile.TarError, EOFError, OSError, zlib.error, ValueError, UnicodeError, OverflowError) as error:
         raise DataError(
-            f"{path}: not a complete .tar.gz ({type(error).__name__}: {error}); {_size(path)} found. The download was cut "
+            f"{path}: not a complete .tar.gz ({type(error).__name__}: {error}); {_size(path)} found. The download was "
+            "cut "
             "off or damaged; download it again."
         ) from None
 
@@ -269,9 +275,7 @@ def _size(path: Path) -> str:
     return f"{path.stat().st_size:,} bytes" if path.exists() else "nothing"
 
 
-def _checked(
-    data: bytes, release: Release, file: str, source: str, parse: Callable[[bytes], Any], verify: bool
-) -> Any:
+def _checked(data: bytes, release: Release, file: str, source: str, parse: Callable[[bytes], Any], verify: bool) -> Any:
     """Parse ``data``; then its checksum must be the original's, so that what is wrong is said first, and exactly."""
     value = parse(data)
     expected = CHECKSUMS.get((release.folder, file)) if verify else None
@@ -326,7 +330,8 @@ def _class_labels(labels: Array, source: str, name: str, level: str) -> Array:
     bad = np.flatnonzero(labels >= count)
     if len(bad):
         raise DataError(
-            f"{source}: the label of image {int(bad[0])} is not in 0 to {count - 1} ({len(bad):,} such labels); the file "
+            f"{source}: the label of image {int(bad[0])} is not in 0 to {count - 1} ({len(bad):,} such labels); the "
+            "file "
             f"is damaged or is not {name}. Download it again."
         )
     return labels.astype(np.int64)

@@ -29,7 +29,8 @@ def load_digits(split: str = "train", *, size: int = 8, seed: int = 0) -> ArrayD
         from sklearn.datasets import load_digits as sklearn_digits
     except ImportError:
         raise DataError(
-            "digits: scikit-learn is not installed; it holds this data set. Install it with `pip install scikit-learn`, or "
+            "digits: scikit-learn is not installed; it holds this data set. Install it with `pip install "
+            "scikit-learn`, or "
             "use shapes10, which needs nothing."
         ) from None
     pixels, labels = sklearn_digits(return_X_y=True)

@@ -1,7 +1,7 @@
 """MNIST and Fashion-MNIST: the IDX format, plain or gzipped.
 
-An IDX file is big-endian: two zero bytes, a type code (8 for uint8), the number of dimensions, the dimensions as uint32,
-then the data (LeCun, Cortes, Burges, "The MNIST database of handwritten digits", 1998; Xiao, Rasul, Vollgraf,
+An IDX file is big-endian: two zero bytes, a type code (8 for uint8), the number of dimensions, the dimensions as
+uint32, then the data (LeCun, Cortes, Burges, "The MNIST database of handwritten digits", 1998; Xiao, Rasul, Vollgraf,
 "Fashion-MNIST", 2017).
 """
 
@@ -73,18 +73,23 @@ def read_unpacked(path: Path) -> bytes:
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path}: cannot be read or unpacked ({error}). Download it again.") from None
     if len(raw) > _LIMIT:
-        raise DataError(f"{path}: more than {_LIMIT:,} bytes unpacked, five times the original. It is not this data set.")
+        raise DataError(
+            f"{path}: more than {_LIMIT:,} bytes unpacked, five times the original. It is not this data set."
+        )
     return raw
 
 
 def parse_idx(data: bytes, source: str) -> Array:
     """The uint8 array that the bytes of an IDX file describe."""
     if len(data) < 4 or data[:2] != b"\0\0":
-        raise DataError(f"{source}: starts with {data[:4].hex(' ')}, expected an IDX file's 00 00 08. Download it again.")
+        raise DataError(
+            f"{source}: starts with {data[:4].hex(' ')}, expected an IDX file's 00 00 08. Download it again."
+        )
     code, ndim = data[2], data[3]
     if code != 8 or not 1 <= ndim <= 4:
         raise DataError(
-            f"{source}: IDX type {code:#04x} with {ndim} dimensions, expected 0x08 (uint8) with 1 to 4. The file is damaged "
+            f"{source}: IDX type {code:#04x} with {ndim} dimensions, expected 0x08 (uint8) with 1 to 4. The file is "
+            "damaged "
             "or is not an image set."
         )
     start = 4 + 4 * ndim
@@ -93,7 +98,8 @@ def parse_idx(data: bytes, source: str) -> Array:
     shape = struct.unpack(f">{ndim}I", data[4:start])
     if len(data) - start != math.prod(shape):
         raise DataError(
-            f"{source}: the header promises {' x '.join(map(str, shape))} bytes, {len(data) - start:,} follow. The file is "
+            f"{source}: the header promises {' x '.join(map(str, shape))} bytes, {len(data) - start:,} follow. The "
+            "file is "
             "truncated or damaged; download it again."
         )
     return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
@@ -120,7 +126,9 @@ def load_mnist(
     where = data_root(root)
     folder = find(name, where)
     if folder is None:
-        raise DataError(f"{name}: no data in {where} (looked in {', '.join(_FOLDERS[name])}). {how_to_get(info, where)}")
+        raise DataError(
+            f"{name}: no data in {where} (looked in {', '.join(_FOLDERS[name])}). {how_to_get(info, where)}"
+        )
     images = _read(name, folder, f"{_PREFIX[split]}-images-idx3-ubyte", verify)
     labels = _read(name, folder, f"{_PREFIX[split]}-labels-idx1-ubyte", verify)
     if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels):
@@ -130,7 +138,8 @@ def load_mnist(
         )
     if verify and images.shape != (info.counts[split], 28, 28):
         raise DataError(
-            f"{name}: {folder} has {split} images of shape {images.shape}, expected ({info.counts[split]}, 28, 28). Download "
+            f"{name}: {folder} has {split} images of shape {images.shape}, expected ({info.counts[split]}, 28, 28). "
+            "Download "
             "them again, or pass verify=False if that is intended."
         )
     return ArrayDataset(images[:, None], labels, CLASSES[name], f"{name}/{split}")
@@ -142,12 +151,12 @@ def find(name: str, root: Path) -> Path | None:
     if "fashion" in root.name.lower():
         folders.append(root)
     for folder in folders:
-        if _path(folder, "train-images-idx3-ubyte") or _path(folder, "t10k-images-idx3-ubyte"):
+        if idx_path(folder, "train-images-idx3-ubyte") or idx_path(folder, "t10k-images-idx3-ubyte"):
             return folder
     return None
 
 
-def _path(folder: Path, stem: str) -> Path | None:
+def idx_path(folder: Path, stem: str) -> Path | None:
     """``stem`` with or without .gz, or with the dot that some copies have instead of the last hyphen."""
     for name in (stem, stem + ".gz", stem.replace("-idx", ".idx"), stem.replace("-idx", ".idx") + ".gz"):
         if (folder / name).is_file():
@@ -156,7 +165,7 @@ def _path(folder: Path, stem: str) -> Path | None:
 
 
 def _read(name: str, folder: Path, stem: str, verify: bool) -> Array:
-    path = _path(folder, stem)
+    path = idx_path(folder, stem)
     if path is None:
         raise DataError(f"{name}: {folder} has no {stem} or {stem}.gz. Download the data set again.")
     data = read_unpacked(path)
@@ -165,7 +174,8 @@ def _read(name: str, folder: Path, stem: str, verify: bool) -> Array:
         check = checksum_status(name, path, data)
         if check.startswith("bad"):
             raise DataError(
-                f"{name}: {path}: {check[5:]}. The file is damaged or another one; download it again, or pass verify=False "
+                f"{name}: {path}: {check[5:]}. The file is damaged or another one; download it again, or pass "
+                "verify=False "
                 "if that is intended."
             )
     return array

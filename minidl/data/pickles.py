@@ -121,6 +121,7 @@ class _Machine:
 
     def run(self, data: bytes) -> Any:
         self.budget = 4 * len(data)  # a few instructions could otherwise copy one long text until memory is full
+        argument: Any
         for opcode, argument, position in pickletools.genops(data):
             name = opcode.name
             if name == "STOP":

@@ -149,7 +149,7 @@ DATASETS: dict[str, DatasetInfo] = {
             10,
             {"train": 8_000, "test": 2_000},
             (0.5, 0.5, 0.5),  # tests/data/test_shapes.py
-            (0.25, 0.25, 0.25),
+            (0.29, 0.29, 0.29),
         ),
         DatasetInfo(
             "shapes20",
@@ -158,7 +158,7 @@ DATASETS: dict[str, DatasetInfo] = {
             20,
             {"train": 16_000, "test": 4_000},
             (0.5, 0.5, 0.5),  # tests/data/test_shapes.py
-            (0.25, 0.25, 0.25),
+            (0.29, 0.29, 0.29),
         ),
     )
 }
@@ -185,5 +185,6 @@ def how_to_get(info: DatasetInfo, root: Path) -> str:
     """The sentence that ends every "not found" error."""
     return (
         f"Get it with `minidl data download {info.name}`, or fetch {info.sources[0].urls[0]} by other means and add it "
-        f"with `minidl data download {info.name} --data-file PATH`. The data root is {root} (set MINIDL_DATA to move it)."
+        f"with `minidl data download {info.name} --data-file PATH`. The data root is {root} (set MINIDL_DATA to move "
+        "it)."
     )

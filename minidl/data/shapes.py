@@ -11,6 +11,7 @@ on (seed, split, i) only, so a larger set begins with the smaller one.
 from __future__ import annotations
 
 import math
+from typing import Protocol
 
 import numpy as np
 
@@ -24,6 +25,12 @@ SHIFTS = ("invert", "night", "sketch", "blur", "noise")
 _PARAMETERS = 48  # random numbers per image, besides its noise
 _CHUNK = 1000  # images drawn at once: 4 MB per float32 plane
 _STREAMS = {"train": 1, "test": 2, "val": 3}
+
+
+class Draw(Protocol):
+    """The next ``count`` random numbers of each image, between ``low`` and ``high``: (n, count, 1, 1)."""
+
+    def __call__(self, low: float = 0.0, high: float = 1.0, count: int = 1) -> Array: ...
 
 
 def load_shapes(
@@ -43,7 +50,7 @@ def load_shapes(
         size: how many images; by default 8,000/2,000 (shapes10) or 16,000/4,000 (shapes20).
         seed: another seed, another set.
         domain_shift: the same scenes (labels and boxes included) in another style, for domain adaptation: ``"invert"``
-            (negative), ``"night"`` (dark, blue, grainy), ``"sketch"`` (dark outline on paper), ``"blur"`` or ``"noise"``.
+            (negative), ``"night"`` (dark, blue, grainy), ``"sketch"`` (dark outline on paper), ``"blur"``, ``"noise"``.
         clutter: how many small bars and dots lie about (0 to 4).
 
     Raises:
@@ -58,13 +65,15 @@ def load_shapes(
         size = info.counts["train" if split == "train" else "test"]
     if size < 1 or seed < 0 or not 0 <= clutter <= 4:
         raise ConfigError(
-            f"{name}: expected size >= 1, seed >= 0 and clutter from 0 to 4, got size={size}, seed={seed}, clutter={clutter}"
+            f"{name}: expected size >= 1, seed >= 0 and clutter from 0 to 4, got size={size}, seed={seed}, "
+            f"clutter={clutter}"
         )
     if domain_shift not in (None, *SHIFTS):
         raise ConfigError(f"{name}: no domain shift is called {domain_shift!r}; expected one of {', '.join(SHIFTS)}")
     names = tuple(SHAPES)[: info.num_classes]
-    numbers = _uniform(seed, _STREAMS[split], 0, (size, _PARAMETERS))
-    labels = _labels(numbers[:, 0], len(names))
+    # Whole runs of classes, so that the labels of a set cut short are those of the longer one.
+    numbers = _uniform(seed, _STREAMS[split], 0, (size + -size % len(names), _PARAMETERS))
+    labels = _labels(numbers[:, 0], len(names))[:size]
     images = np.empty((size, 3, SIZE, SIZE), np.uint8)
     boxes = np.empty((size, 4), np.float32)
     # Each chunk's noise is read from its place in one stream: 3 bytes of grain per pixel, 8 per 64-bit word.
@@ -85,7 +94,7 @@ def _uniform(seed: int, stream: int, part: int, shape: tuple[int, ...]) -> Array
 
 
 def _grain(bits: np.random.Philox, n: int) -> Array:
-    """Noise of mean 0 and standard deviation 1, (n, 3, 32, 32): the sum of two bytes, a triangle, standing in for a bell."""
+    """Noise of mean 0 and standard deviation 1, (n, 3, 32, 32): a sum of two bytes, for want of a bell."""
     count = n * 3 * SIZE * SIZE
     raw = np.asarray(bits.random_raw(count // 4), "<u8").view(np.uint8).reshape(n, 2, -1)
     total = raw[:, 0].astype(np.float32) + raw[:, 1]
@@ -94,15 +103,8 @@ def _grain(bits: np.random.Philox, n: int) -> Array:
 
 
 def _labels(numbers: Array, classes: int) -> Array:
-    """Every run of ``classes`` images has each class once, in random order: balanced, and the same for any size."""
-    n = len(numbers)
-    padded = np.concatenate([numbers, np.arange(-n % classes, dtype=np.float32) + 1])
-    order = np.argsort(padded.reshape(-1, classes), axis=1, kind="stable")
-    if n % classes:
-        # An incomplete last run must not depend on what would have followed it.
-        last = n - n % classes
-        order[-1, : n % classes] = (np.arange(n % classes) + int(numbers[last] * classes)) % classes
-    return order.reshape(-1)[:n].astype(np.int64)
+    """Every run of ``classes`` images has each class once, in the order of their random numbers: balanced."""
+    return np.argsort(numbers.reshape(-1, classes), axis=1, kind="stable").reshape(-1).astype(np.int64)
 
 
 def _draw(
@@ -113,14 +115,13 @@ def _draw(
     column = iter(range(1, _PARAMETERS))
 
     def draw(low: float = 0.0, high: float = 1.0, count: int = 1) -> Array:
-        """The next ``count`` numbers of each image, scaled: (n, count, 1, 1), to broadcast over planes."""
         values = u[:, [next(column) for _ in range(count)]]
         return (values * np.float32(high - low) + np.float32(low)).reshape(n, count, 1, 1)
 
     at = np.arange(SIZE, dtype=np.float32) + np.float32(0.5)
     y, x = at[None, :, None], at[None, None, :]
 
-    radius = draw(7, 12.5)[:, 0]
+    radius = draw(8, 13)[:, 0]
     # The shape fits its circle, so it lies inside the image; a pixel of margin keeps the edge soft.
     room = np.float32(SIZE / 2 - 1) - radius
     cx = np.float32(SIZE / 2) + room * draw(-1, 1)[:, 0]
@@ -143,7 +144,7 @@ def _draw(
         scene = _add_clutter(scene, draw, x, y)
     shade = colour + _texture(draw, x, y) * np.float32(0.6)
     scene += cover * (shade - scene)
-    amount = draw(0.01, 0.08)
+    amount = draw(0.01, 0.05)
     if shift is not None:
         scene, amount = _shifted(scene, distance, amount, shift)
     scene = scene + grain * amount
@@ -157,16 +158,17 @@ def _turned(x: Array, y: Array, angle: Array) -> tuple[Array, Array]:
     return cosine * x + sine * y, cosine * y - sine * x
 
 
-def _texture(draw, x: Array, y: Array) -> Array:  # type: ignore[no-untyped-def]
+def _texture(draw: Draw, x: Array, y: Array) -> Array:
     """A slope and a wave in random directions, (n, 1, 32, 32), within about +-0.25."""
     angle, tilt = draw(-math.pi, math.pi)[:, 0], draw(0, 0.15)
     slope = _turned(x - np.float32(SIZE / 2), y - np.float32(SIZE / 2), angle)[0] / np.float32(SIZE / 2)
-    angle, length, phase, height = draw(-math.pi, math.pi)[:, 0], draw(5, 16)[:, 0], draw(0, 2 * math.pi)[:, 0], draw(0, 0.12)
+    angle, length, phase = draw(-math.pi, math.pi)[:, 0], draw(5, 16)[:, 0], draw(0, 2 * math.pi)[:, 0]
+    height = draw(0, 0.1)
     wave = np.sin(_turned(x, y, angle)[0] * (np.float32(2 * math.pi) / length) + phase)
     return tilt * slope[:, None] + height * wave[:, None]
 
 
-def _add_clutter(scene: Array, draw, x: Array, y: Array) -> Array:  # type: ignore[no-untyped-def]
+def _add_clutter(scene: Array, draw: Draw, x: Array, y: Array) -> Array:
     """A small bar or dot of random brightness, anywhere."""
     cx, cy, angle, long = draw(0, SIZE)[:, 0], draw(0, SIZE)[:, 0], draw(-math.pi, math.pi)[:, 0], draw(0.5, 4)[:, 0]
     bx, by = _turned(x - cx, y - cy, angle)
@@ -199,9 +201,10 @@ def _shifted(scene: Array, distance: Array, amount: Array, shift: str) -> tuple[
 def _boxes(mask: Array) -> Array:
     """The tight boxes (x1, y1, x2, y2) of masks (n, H, W), right and lower edges exclusive."""
 
-    def span(any_along: Array) -> tuple[Array, Array]:
+    def span(axis: int) -> tuple[Array, Array]:
+        any_along: Array = np.any(mask, axis=axis)
         return any_along.argmax(axis=1), any_along.shape[1] - any_along[:, ::-1].argmax(axis=1)
 
-    x1, x2 = span(mask.any(axis=1))
-    y1, y2 = span(mask.any(axis=2))
+    x1, x2 = span(1)
+    y1, y2 = span(2)
     return np.stack([x1, y1, x2, y2], axis=1).astype(np.float32)
