@@ -129,12 +129,12 @@ _SPECS = (
     KernelSpec("log_softmax_grad", "softmax", "(gy, y, axis) -> gx", "gy - exp(y) * sum(gy)", _OWN, SUMS, _LOSS),
     KernelSpec("softmax_cross_entropy", "loss",
                "(logits (M,C), labels (M,), weight (C,)|None, ignore_index, label_smoothing)"
-               " -> (losses (M,), sample_weights (M,), lse (M,))",
-               "(1-e)*weight[t]*(lse-logit[t]) + e/C * sum_c weight[c]*(lse-logit[c]), 0 where t == ignore_index;"
-               " sample_weights = weight[t] or 0: the mean is sum(losses)/sum(sample_weights); lse float32 for float16",
+               " -> (losses (M,), sample_weights (M,))",
+               "-(1-e)*weight[t]*logp[t] - e/C * sum_c weight[c]*logp[c], 0 where t == ignore_index;"
+               " sample_weights = weight[t] or 0: the mean is sum(losses)/sum(sample_weights)",
                _OWN, SUMS, _LOSS),
     KernelSpec("softmax_cross_entropy_grad", "loss",
-               "(g (M,), logits (M,C), labels (M,), lse (M,), weight, ignore_index, label_smoothing) -> glogits (M,C)",
+               "(g (M,), logits (M,C), labels (M,), weight, ignore_index, label_smoothing) -> glogits (M,C)",
                "g * (softmax*((1-e)*weight[t] + e/C*sum(weight)) - (1-e)*weight[t]*onehot - e/C*weight)", _OWN, SUMS, _LOSS),
     KernelSpec("nll_loss", "loss",
                "(logp (M,C), labels (M,), weight (C,)|None, ignore_index) -> (losses (M,), sample_weights (M,))",

@@ -17,3 +17,9 @@ def widen(xp: Any, *arrays: Array | None) -> tuple[Any, ...]:
 def window(start: int, count: int, step: int) -> slice:
     """``count`` positions from ``start``, ``step`` apart."""
     return slice(start, start + (count - 1) * step + 1, step)
+
+
+def blocks(n: int, bytes_per_item: int, size: int = 1 << 20) -> list[slice]:
+    """Axis of length n in pieces of about ``size`` bytes: several passes over a piece then read the cache, not memory."""
+    step = max(1, size // max(1, bytes_per_item))
+    return [slice(start, min(start + step, n)) for start in range(0, n, step)]
