@@ -6,7 +6,7 @@ Per-sample losses and weights are returned, so that every reduction can be built
 from typing import Any
 
 from minidl.errors import DataError
-from minidl.kernels.plain.arrays import Array, widen
+from minidl.kernels.plain.arrays import Array
 from minidl.kernels.plain.softmax import shifted
 from minidl.kernels.registry import plain
 

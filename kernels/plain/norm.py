@@ -20,11 +20,6 @@ def _planes(x: Array) -> Array:
     return x.reshape(n, c, size)
 
 
-def _column(xp: Any, values: Array, dtype: Any) -> Array:
-    """One number per channel, to combine with (N, C, S)."""
-    return values.astype(dtype, copy=False)[:, None]
-
-
 def _affine(xp: Any, x: Array, centre: Array, scale: Array, shift: Array | None) -> Array:
     """(x - centre) * scale + shift per channel of (N, C, S), in x's dtype."""
     acc = wide(xp, x.dtype)
@@ -79,7 +74,7 @@ def batch_norm_grad(
     # gx = scale * (gy - mean(gy) - xhat * mean(gy * xhat)), with what depends on the channel only taken out of the loop.
     scale = invstd.astype(xp.float64) if w is None else invstd.astype(xp.float64) * w
     by_x, constant = -scale * invstd * gw / count, -scale * gb / count
-    scale, by_x, constant = (_column(xp, values, acc) for values in (scale, by_x, constant))
+    scale, by_x, constant = (values.astype(acc)[:, None] for values in (scale, by_x, constant))
     gx = xp.empty(planes.shape, gy.dtype)
     for part in parts:
         centred = xp.subtract(planes[part], mean[:, None], dtype=acc)
@@ -178,8 +173,11 @@ def _rows(x: Array, ndim: int) -> Array:
 
 def _grouped(x: Array, groups: int) -> Array:
     """(N, C, ...) as (N*groups, D)."""
-    n = x.shape[0]
-    return x.reshape(n * groups, x.size // max(1, n * groups))
+    n, c = x.shape[:2]
+    size = c // groups
+    for axis in x.shape[2:]:
+        size *= axis
+    return x.reshape(n * groups, size)
 
 
 def _per_channel(values: Array, ndim: int) -> Array:

@@ -1,0 +1,35 @@
+"""Rows of a table by index, and the gradient that adds rows back."""
+from typing import Any
+
+from minidl.errors import DataError
+from minidl.kernels.plain.arrays import Array, widen
+from minidl.kernels.registry import plain
+
+
+def _check(indices: Array, num: int) -> None:
+    if indices.size and not (0 <= int(indices.min()) and int(indices.max()) < num):
+        found = int(indices.min()) if int(indices.min()) < 0 else int(indices.max())
+        raise DataError(
+            f"embedding: index {found} is outside 0..{num - 1}; the table has {num} rows, so check the indices or make it larger"
+        )
+
+
+@plain("embedding")
+def embedding(xp: Any, weight: Array, indices: Array) -> Array:
+    _check(indices, weight.shape[0])
+    return xp.take(weight, indices, axis=0)
+
+
+@plain("embedding_grad")
+def embedding_grad(xp: Any, gy: Array, indices: Array, num: int) -> Array:
+    _check(indices, num)
+    (rows,) = widen(xp, gy)
+    gweight = xp.zeros((num, gy.shape[-1]), rows.dtype)
+    if indices.size:
+        # A stable sort brings the rows of each index together in their order, so that the sums do not depend on chance.
+        flat = indices.reshape(-1)
+        order = xp.argsort(flat, kind="stable")
+        flat = flat[order]
+        first = xp.concatenate((xp.zeros(1, xp.int64), xp.flatnonzero(flat[1:] != flat[:-1]) + 1))
+        gweight[flat[first]] = xp.add.reduceat(rows.reshape(-1, gy.shape[-1])[order], first, axis=0)
+    return gweight.astype(gy.dtype, copy=False)
