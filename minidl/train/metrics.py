@@ -6,6 +6,7 @@ a checkpoint as it is.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -62,7 +63,7 @@ class Accuracy(Average):
 def ranks(scores: Array, labels: Array) -> Array:
     """The place, from 0, of each image's label among its scores, highest first; (n,) integers.
 
-    Equal scores are ordered by class.  With a NaN in the row the place is the number of classes (after all of them).
+    Equal scores are ordered by class.  With a NaN in the row the place is ``sys.maxsize``, behind every k.
     """
     if scores.ndim != 2 or labels.shape != scores.shape[:1]:
         raise ShapeError(
@@ -78,7 +79,8 @@ def ranks(scores: Array, labels: Array) -> Array:
     order = (-scores).argsort(axis=1, kind="stable")
     place = (order == label).argmax(axis=1)
     broken = (scores != scores).any(axis=1)
-    return place * ~broken + classes * broken
+    place[broken] = sys.maxsize
+    return place
 
 
 class ConfusionMatrix:

@@ -105,7 +105,7 @@ class Plain(Quiet):
         left = (total - self._seen) / max(rate, 1e-9)
         self.say(
             f"  {name}: {self._seen:,} of {total:,} images, loss {loss:.4f}, accuracy {accuracy:.2%}, "
-            f"{rate:,.0f} img/s, {_duration(left)} left"
+            f"{rate:,.0f} img/s, {duration(left)} left"
         )
 
     def epoch(self, values: Sequence[Any]) -> None:
@@ -177,7 +177,8 @@ def reporter(quiet: bool = False) -> Quiet:
     return Plain()
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """``75.2`` as ``1 min 15 s``."""
     seconds = int(seconds + 0.5)
     if seconds < 60:
         return f"{seconds} s"

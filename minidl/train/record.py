@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -37,6 +38,7 @@ class RunFolder:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self.log: MetricsLog | None = None
+        self._made = False
         self._lock = _lock(self.path)
         remove_leftovers(self.path)
 
@@ -44,6 +46,7 @@ class RunFolder:
     def create(cls, path: str | os.PathLike[str]) -> RunFolder:
         path = Path(path)
         try:
+            made = not path.exists()
             path.mkdir(parents=True, exist_ok=True)
             taken = (path / CONFIG).exists() or bool(checkpoint.find(path))
         except OSError as error:
@@ -52,14 +55,16 @@ class RunFolder:
             raise ConfigError(
                 f"{path} already holds a run; continue it with `minidl train --resume {path}`, or choose another --out"
             )
-        return cls(path)
+        folder = cls(path)
+        folder._made = made
+        return folder
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> RunFolder:
         path = Path(path)
         if not (path / CONFIG).is_file():
-            runs = sorted(found.parent for found in path.glob(f"*/{CONFIG}")) or sorted(Path("runs").glob(f"*/{CONFIG}"))
-            hint = f"; the newest run here is {runs[-1] if runs[-1].is_dir() else runs[-1].parent}" if runs else ""
+            inside = sorted(found.parent for found in path.glob(f"*/{CONFIG}"))
+            hint = f"; did you mean {inside[-1]}?" if inside else "; `minidl train` prints the name of its run folder"
             raise ConfigError(f"{path} is not a run folder (it has no {CONFIG}){hint}")
         return cls(path)
 
@@ -99,13 +104,16 @@ class RunFolder:
         return None
 
     def close(self) -> None:
-        """Close the log and give the folder free."""
+        """Close the log and give the folder free; one that was made for a run that never began is removed."""
         if self.log is not None:
             self.log.close()
             self.log = None
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+        if self._made and not (self.path / CONFIG).exists():
+            with contextlib.suppress(OSError):  # not empty
+                self.path.rmdir()
 
 
 def read_config(folder: str | os.PathLike[str]) -> dict[str, Any]:

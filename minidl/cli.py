@@ -1,0 +1,485 @@
+"""The ``minidl`` command.  Heavy imports are inside the commands, so that ``minidl --help`` answers at once.
+
+Every error a user can cause is one line on stderr and exit code 2; ``--debug`` shows where it came from.  A run stopped
+by a signal exits with 128 + the signal's number (130 for Ctrl-C).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+import minidl
+from minidl.errors import ConfigError, DataError, MinidlError
+from minidl.train.config import AUGMENTS, OPTIMIZERS, RECIPES, SCHEDULES
+
+
+class _Failure(click.ClickException):
+    """One line on stderr, then exit."""
+
+    def __init__(self, message: str, exit_code: int = 2) -> None:
+        super().__init__(" ".join(message.split()))
+        self.exit_code = exit_code
+
+
+class _Group(click.Group):
+    """The commands, with every exception turned into one line."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+            raise
+        except KeyboardInterrupt:
+            _debug(ctx)
+            raise _Failure("stopped", 130) from None
+        except MinidlError as error:
+            _debug(ctx)
+            raise _Failure(str(error)) from error
+        except MemoryError as error:
+            _debug(ctx)
+            raise _Failure(f"out of memory ({error}); try a smaller --batch-size or a smaller model") from error
+        except OSError as error:
+            if error.errno == errno.EPIPE:
+                raise
+            _debug(ctx)
+            where = f" {error.filename}" if error.filename else ""
+            raise _Failure(f"the system refused{where}: {error.strerror or error}") from error
+        except Exception as error:
+            _debug(ctx)
+            text = (
+                f"internal error, {type(error).__name__}: {error}; run it again with --debug and report what it prints"
+            )
+            raise _Failure(text, 1) from error
+
+
+def _debug(ctx: click.Context) -> None:
+    """With ``--debug``, print the traceback of the exception that is being handled."""
+    if ctx.find_root().meta.get("minidl.debug") or os.environ.get("MINIDL_DEBUG"):
+        import traceback
+
+        traceback.print_exc()
+
+
+def _set_debug(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
+    if value:
+        ctx.find_root().meta["minidl.debug"] = True
+
+
+debug_option = click.option(
+    "--debug", is_flag=True, expose_value=False, is_eager=True, callback=_set_debug, help="Show tracebacks."
+)
+
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100, "show_default": True}
+
+
+@click.group(cls=_Group, context_settings=CONTEXT)
+@click.version_option(minidl.__version__, prog_name="minidl")
+@debug_option
+def cli() -> None:
+    """Deep learning written from scratch on NumPy.
+
+    `minidl train` alone trains a small net on generated pictures, in about two minutes.
+    """
+
+
+# ------------------------------------------------------------------------------------------------------------- train
+
+
+@cli.command()
+@click.option("--data", metavar="NAME", help="Data set (see `minidl data list`), or folder:PATH.  [default: shapes10]")
+@click.option(
+    "--data-root", metavar="DIR", help="Where the data sets are.  [default: $MINIDL_DATA or ~/.cache/minidl/data]"
+)
+@click.option("--data-file", metavar="FILE", help="The data set's downloaded file, for closed networks.")
+@click.option("--image-size", type=int, metavar="PIXELS", help="For folder:PATH: height and width.  [default: 64]")
+@click.option("--model", metavar="NAME", help="Net, by its name in minidl.models.  [default: smallconv]")
+@click.option(
+    "--model-option", "model_options", metavar="KEY=VALUE", multiple=True, help="Option of the net; repeatable."
+)
+@click.option("--recipe", type=click.Choice(list(RECIPES)), help="Options that work together.  [default: the model's]")
+@click.option("--epochs", type=int, help="Passes over the training images.")
+@click.option("--max-steps", type=int, help="Stop after so many updates.")
+@click.option("--batch-size", type=int, help="Images per update.")
+@click.option("--limit", type=int, metavar="N", help="Use only the first N images of each split.")
+@click.option("--optimizer", type=click.Choice(OPTIMIZERS))
+@click.option("--lr", type=float, help="Learning rate (its highest value, with a schedule).")
+@click.option("--momentum", type=float, help="For sgd and rmsprop.")
+@click.option("--weight-decay", type=float, help="Not applied to biases and normalisation.")
+@click.option("--schedule", type=click.Choice(SCHEDULES), help="How the learning rate changes.")
+@click.option("--warmup", type=float, metavar="EPOCHS", help="Epochs in which the learning rate rises.")
+@click.option("--label-smoothing", type=float)
+@click.option("--augment", type=click.Choice(AUGMENTS), help="Random changes of the training images.")
+@click.option("--clip-norm", type=float, help="Largest norm of the gradient.")
+@click.option("--ema", type=float, metavar="DECAY", help="Test and save a moving average of the weights.")
+@click.option("--val-every", type=int, metavar="EPOCHS", help="Test after every so many epochs.")
+@click.option("--checkpoint-seconds", type=float, help="Save the state at least this often.")
+@click.option("--checkpoint-steps", type=int, help="Save the state every so many updates.")
+@click.option("--seed", type=int, help="Of weights, order, augmentation and dropout.  [default: 0]")
+@click.option("--threads", type=int, help="For matrix products.  [default: one per core]")
+@click.option("--device", metavar="NAME", help="cpu, cuda, cuda:1.  [default: cpu]")
+@click.option(
+    "--out", type=click.Path(path_type=Path), metavar="DIR", help="Run folder.  [default: runs/DATA-MODEL-001...]"
+)
+@click.option("--resume", type=click.Path(path_type=Path), metavar="DIR", help="Go on with the run in this folder.")
+@click.option("--quiet", "-q", is_flag=True, help="Print errors only.")
+@debug_option
+def train(out: Path | None, resume: Path | None, quiet: bool, data_file: str | None, **options: Any) -> None:
+    """Train a net; without options, a small one on generated pictures.
+
+    The run folder then holds config.json, metrics.jsonl, checkpoints and model.safetensors.  Ctrl-C saves a checkpoint;
+    --resume goes on to the same weights, bit for bit, as if nothing had happened.
+    """
+    from minidl.train import progress
+
+    options["model_options"] = _key_values(options["model_options"]) or None
+    folder, config = _new_run(out, options) if resume is None else _old_run(resume, out=out, **options)
+    try:
+        from minidl.data.download import install
+        from minidl.train import environment
+        from minidl.train.build import build
+
+        reporter = progress.reporter(quiet)
+        config = dataclasses.replace(config, threads=config.threads or environment.cores())
+        environment.set_threads(config.threads)
+        if data_file is not None:
+            install(config.data, data_file, config.data_root)
+        trainer = build(config, folder, reporter)
+        if resume is None:
+            folder.write_config({"options": config.to_json(), "machine": environment.describe()})
+        _introduce(reporter, config, trainer, folder)
+        if resume is not None:
+            found = trainer.resume()
+            reporter.say(f"going on from {found}" if found else "nothing was saved yet: starting from the beginning")
+        outcome = trainer.fit()
+    finally:
+        folder.close()
+    _conclude(reporter, config, folder, outcome)
+
+
+def _new_run(out: Path | None, options: dict[str, Any]) -> tuple[Any, Any]:
+    """The folder and the options of a run that begins."""
+    from minidl.train import record
+    from minidl.train.config import resolve
+
+    config = resolve(**options)
+    name = f"{config.data.rstrip('/').rpartition('/')[2].replace(':', '-')}-{config.model}"
+    return record.RunFolder.create(out or record.next_folder("runs", name)), config
+
+
+def _old_run(path: Path, **options: Any) -> tuple[Any, Any]:
+    """The folder and the options of a run that goes on; only the place of the data may be given anew."""
+    from minidl.train import record
+    from minidl.train.config import TrainConfig
+
+    _refuse_changes(**options)
+    folder = record.RunFolder.open(path)
+    try:
+        config = TrainConfig.from_json(folder.read_config().get("options", {}), f"{path}/config.json")
+    except MinidlError:
+        folder.close()
+        raise
+    return folder, dataclasses.replace(config, data_root=options["data_root"] or config.data_root)
+
+
+def _refuse_changes(**options: Any) -> None:
+    for name, value in options.items():
+        if value is not None and name != "data_root":
+            option = "--" + name.replace("_", "-").replace("model-options", "model-option")
+            raise ConfigError(
+                f"{option} cannot be given with --resume: a run goes on with the options in its config.json"
+            )
+
+
+def _key_values(pairs: tuple[str, ...]) -> dict[str, Any]:
+    """``("depth=20", "batch_norm=true")`` as a dictionary; values are read as JSON where they are JSON."""
+    import json
+
+    values: dict[str, Any] = {}
+    for pair in pairs:
+        key, separator, text = pair.partition("=")
+        if not key or not separator:
+            raise ConfigError(f"--model-option {pair!r}: expected KEY=VALUE")
+        try:
+            values[key] = json.loads(text)
+        except ValueError:
+            values[key] = text
+    return values
+
+
+def _introduce(reporter: Any, config: Any, trainer: Any, folder: Any) -> None:
+    count = sum(parameter.numel() for parameter in trainer.model.parameters())
+    images = len(trainer.train_loader.dataset), len(trainer.test_loader.dataset)
+    reporter.say(
+        f"{config.model} ({count:,} parameters) on {config.data} ({images[0]:,} training and {images[1]:,} test images), "
+        f"recipe {config.recipe}, seed {config.seed}, {config.threads} threads"
+    )
+    reporter.say(f"run folder: {folder.path}")
+
+
+def _conclude(reporter: Any, config: Any, folder: Any, outcome: Any) -> None:
+    from minidl.train.progress import duration
+
+    if outcome.signal is not None:
+        reporter.warn(
+            f"stopped after {outcome.step:,} steps (epoch {outcome.epoch + 1} of {config.epochs}); everything is saved. "
+            f"Go on with: minidl train --resume {folder.path}"
+        )
+        raise click.exceptions.Exit(128 + outcome.signal)
+    accuracy = f"test accuracy {outcome.test.top1:.2%}" if outcome.test else f"finished at step {outcome.step:,}"
+    if config.data == "shapes10" and config.recipe == "default":
+        then = "minidl train --data cifar10 --model resnet20"
+    else:
+        then = f"minidl predict {folder.path} IMAGE"
+    reporter.say(
+        f"{accuracy} after {duration(outcome.seconds)}. Model: {folder.path}/model.safetensors, record: "
+        f"{folder.path}/metrics.jsonl. Next, try: minidl eval {folder.path}, or: {then}"
+    )
+
+
+# --------------------------------------------------------------------------------------------------- eval and predict
+
+
+@cli.command("eval")
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("--data", "data_name", metavar="NAME", help="Data set.  [default: the one it was trained on]")
+@click.option(
+    "--data-root", metavar="DIR", help="Where the data sets are.  [default: $MINIDL_DATA or ~/.cache/minidl/data]"
+)
+@click.option("--split", type=click.Choice(["test", "train"]), default="test")
+@click.option("--limit", type=click.IntRange(1), metavar="N", help="Use only the first N images.")
+@click.option("--batch-size", type=click.IntRange(1), default=256)
+@click.option("--device", metavar="NAME", default="cpu")
+@click.option("--quiet", "-q", is_flag=True, help="Print the totals only.")
+@debug_option
+def evaluate_(
+    model: Path,
+    data_name: str | None,
+    data_root: str | None,
+    split: str,
+    limit: int | None,
+    batch_size: int,
+    device: str,
+    quiet: bool,
+) -> None:
+    """Test MODEL (a run folder or its model.safetensors): loss, top-1, top-5, and each class."""
+    from minidl.train import predict, progress
+
+    reporter = progress.reporter(quiet)
+    with reporter.running():
+        card, result = predict.test_file(
+            _model_file(model), data_name=data_name, root=data_root, split=split, limit=limit, batch_size=batch_size, device=device,
+            reporter=reporter,
+        )  # fmt: skip
+    if not quiet:
+        rows = [
+            (name, f"{sum(row):,}", "-" if accuracy != accuracy else f"{accuracy:.2%}")
+            for name, row, accuracy in zip(
+                card.class_names, result.confusion.counts, result.confusion.per_class(), strict=True
+            )
+        ]
+        _table(["class", "images", "accuracy"], rows)
+        for true, predicted, count in result.confusion.most_confused():
+            click.echo(f"{count} x {card.class_names[true]} taken for {card.class_names[predicted]}")
+    click.echo(
+        f"{card.model} on {data_name or card.data} ({split}, {result.images:,} images): loss {result.loss:.4f}, "
+        f"top-1 {result.top1:.2%}, top-5 {result.top5:.2%}, {result.seconds:.1f} s"
+    )
+
+
+@cli.command("predict")
+@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("images", type=click.Path(path_type=Path), nargs=-1, required=True, metavar="IMAGE...")
+@click.option("--top", type=click.IntRange(1), default=3, metavar="K", help="How many classes to show.")
+@click.option("--device", metavar="NAME", default="cpu")
+@debug_option
+def predict_(model: Path, images: tuple[Path, ...], top: int, device: str) -> None:
+    """Say what MODEL (a run folder or its model.safetensors) sees in pictures.
+
+    Size, colours and normalisation come from the model file.
+    """
+    from minidl.train import predict
+
+    rows = []
+    for path, guesses in predict.predict_files(_model_file(model), images, top=top, device=device):
+        for place, (name, probability) in enumerate(guesses):
+            rows.append((str(path) if place == 0 else "", name, f"{probability:.1%}", "#" * round(20 * probability)))
+    _table(["image", "class", "probability", ""], rows)
+
+
+def _model_file(path: Path) -> Path:
+    """A run folder stands for the model in it."""
+    if not path.is_dir():
+        return path
+    for name in ("model.safetensors", "best.safetensors"):
+        if (path / name).is_file():
+            return path / name
+    raise ConfigError(f"{path} has no finished model; go on with its run first: minidl train --resume {path}")
+
+
+def _table(columns: list[str], rows: Iterable[Sequence[str]]) -> None:
+    """A table on stdout: ruled on a terminal, aligned text elsewhere."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    rows = [list(row) for row in rows]
+    if not sys.stdout.isatty():
+        widths = [max(len(row[i]) for row in [columns, *rows]) for i in range(len(columns))]
+        for row in [columns, *rows]:
+            click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        return
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    Console(highlight=False).print(table)
+
+
+# -------------------------------------------------------------------------------------------------------------- data
+
+
+@cli.group("data", cls=_Group)
+def data_() -> None:
+    """The data sets: which there are, whether they are whole, and getting them."""
+
+
+root_option = click.option(
+    "--data-root", metavar="DIR", help="Where they are.  [default: $MINIDL_DATA or ~/.cache/minidl/data]"
+)
+    "--data-root", metavar="DIR", help="Where they are.  [default: $MINIDL_DATA or ~/.cache/minidl/data]"
+)
+
+
+@data_.command("list")
+@root_option
+@debug_option
+def data_list(data_root: str | None) -> None:
+    """The data sets known by name, and which are on this machine."""
+    from minidl import data
+
+    rows = []
+    for status in data.available(data_root):
+        counts = " + ".join(f"{count:,}" for count in status.counts.values())
+        rows.append((status.name, "yes" if status.present else "no", counts, status.title, status.where))
+    _table(["name", "here", "images", "what", "where, or how to get it"], rows)
+    click.echo("Also: folder:PATH, a folder with one sub-folder of pictures per class.")
+
+
+@data_.command("check")
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@root_option
+@debug_option
+def data_check(names: tuple[str, ...], data_root: str | None) -> None:
+    """Read the data sets that are here (or those named) and compare their checksums."""
+    from minidl import data
+
+    wanted = {data.dataset_info(name).name for name in names}
+    found = [status for status in data.available(data_root, verify=True) if status.name in wanted or not names]
+    _table(["name", "checksum", "where"], [(status.name, status.checksum, status.where) for status in found])
+    problems = [problem for status in found for problem in status.problems]
+    missing = [status.name for status in found if names and not status.present and not status.problems]
+    problems += [f"{name} is not here; get it with `minidl data download {name}`" for name in missing]
+    if problems:
+        raise DataError("; ".join(problems))
+
+
+@data_.command("download")
+@click.argument("name")
+@click.option("--data-file", metavar="FILE", help="Take it from this file or folder instead of the network.")
+@click.option("--quiet", "-q", is_flag=True, help="No progress bar.")
+@root_option
+@debug_option
+def data_download(name: str, data_file: str | None, quiet: bool, data_root: str | None) -> None:
+    """Get the files of a data set, checked; an interrupted download goes on where it stopped."""
+    from minidl.data.download import download, install
+
+    if data_file is not None:
+        paths = install(name, data_file, data_root)
+    else:
+        with _transfers(quiet) as report:
+            paths = download(name, data_root, report)
+    for path in paths:
+        click.echo(f"{path}: ok")
+
+
+@contextlib.contextmanager
+def _transfers(quiet: bool) -> Iterator[Callable[[str, int, int], None] | None]:
+    """A callback ``(file, done, total)`` that moves a bar per file; None where no bar can be shown."""
+    if quiet or not sys.stdout.isatty():
+        yield None
+        return
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns) as progress:
+        tasks: dict[str, Any] = {}
+
+        def report(file: str, done: int, total: int) -> None:
+            if file not in tasks:
+                tasks[file] = progress.add_task(file, total=total or None)
+            progress.update(tasks[file], completed=done)
+
+        yield report
+
+
+# ---------------------------------------------------------------------------------------------------- gradcheck, doctor
+
+
+@cli.command()
+@root_option
+@debug_option
+def doctor(data_root: str | None) -> None:
+    """What this machine offers: versions, BLAS and its threads, processor, GPU, kernels, data sets, disk."""
+    from minidl import data
+    from minidl.train import environment
+
+    memory = environment.memory_bytes()
+    blas = environment.blas()
+    has_gpu, gpu = environment.gpu()
+    threads = environment.blas_threads()
+    root = data.data_root(data_root)
+    rows = [(name, version) for name, version in environment.versions().items()]
+    rows += [
+        ("processor", environment.processor()),
+        (
+            "cores",
+            f"{environment.cores()} for this process" + (f", {memory / 2**30:.0f} GiB of memory" if memory else ""),
+        ),
+        ("vector units", " ".join(environment.simd()) or "none beyond the baseline"),
+        ("BLAS", f"{blas['name']} {blas['version']}, {'unknown' if threads is None else threads} threads"),
+        ("GPU", gpu if has_gpu else f"none: {gpu}"),
+        ("kernels", environment.kernel_variants()),
+    ]
+    rows += [
+        (f"data {status.name}", status.where if status.present else f"not here; {status.where}")
+        for status in data.available(data_root)
+    ]
+    for what, folder in (("data root", root), ("run folders", Path("runs").absolute())):
+        rows.append((what, f"{folder} ({'writable' if environment.may_write(folder) else 'NOT writable'})"))
+    _table(["what", "found"], rows)
+    advice = environment.advice()
+    for line in advice:
+        click.echo(f"! {line}")
+    click.echo("Something needs attention." if advice else "All is well.")
+
+
+def main() -> None:
+    """The entry point of the ``minidl`` program."""
+    cli(prog_name="minidl")

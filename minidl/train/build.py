@@ -1,0 +1,162 @@
+"""From options to a trainer: the data, the net, the optimiser and the schedule that a :class:`TrainConfig` names."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import minidl
+from minidl import data, models, optim
+from minidl.data import transforms
+from minidl.errors import ConfigError
+from minidl.nn import Module
+from minidl.nn import functional as F
+from minidl.tensor import Tensor
+from minidl.train.config import TrainConfig
+from minidl.train.progress import Quiet
+from minidl.train.record import RunFolder
+from minidl.train.trainer import Trainer
+from minidl.train.weights import ModelCard
+
+TEST_BATCH = 256
+_DIGITS = ("mnist", "digits")  # data whose mirror images are something else
+
+
+def build(config: TrainConfig, folder: RunFolder | None = None, reporter: Quiet | None = None) -> Trainer:
+    """Make everything that ``config`` names; the seed is set first, so equal options give equal runs."""
+    minidl.manual_seed(config.seed)
+    train_set, test_set = datasets(config)
+    shape = train_set.image_shape
+    preprocessing = preprocess(config.data, shape[0])
+    augmentation = augment(config.augment, config.data)
+    train_loader = data.DataLoader(
+        train_set,
+        config.batch_size,
+        shuffle=True,
+        transform=transforms.Compose([*augmentation, preprocessing]),
+        seed=config.seed,
+    )
+    test_loader = data.DataLoader(test_set, TEST_BATCH, transform=preprocessing)
+    if config.batch_size > len(train_set):
+        raise ConfigError(f"batch_size: {config.batch_size} images do not fit into a data set of {len(train_set)}")
+
+    options = {"num_classes": len(train_set.class_names), "in_channels": shape[0], "image_size": shape[1:]}
+    options.update(config.model_options)
+    model = models.create(config.model, **options).to(config.device)
+    optimizer = make_optimizer(config, model)
+    steps = len(train_loader)
+    total = min(config.epochs * steps, config.max_steps or math.inf)
+    card = ModelCard(config.model, options, shape, tuple(train_set.class_names), preprocessing.config(), config.data)
+    plateau = config.schedule == "plateau"
+    return Trainer(
+        model,
+        optimizer,
+        train_loader,
+        test_loader,
+        loss=cross_entropy(config.label_smoothing),
+        epochs=config.epochs,
+        max_steps=config.max_steps,
+        schedule=make_schedule(config, optimizer, int(total), steps),
+        plateau=optim.ReduceLROnPlateau(optimizer, factor=0.5, patience=2) if plateau else None,
+        ema=optim.EMA(model, config.ema) if config.ema else None,
+        clip_norm=config.clip_norm,
+        val_every=config.val_every,
+        folder=folder,
+        card=card,
+        checkpoint_seconds=config.checkpoint_seconds,
+        checkpoint_steps=config.checkpoint_steps,
+        reporter=reporter,
+        device=config.device,
+    )
+
+
+def datasets(config: TrainConfig) -> tuple[Any, Any]:
+    """The training and the test images."""
+    options: dict[str, Any] = {}
+    if config.data.startswith("folder:"):
+        options = {"size": config.image_size or 64}
+    elif config.image_size is not None:
+        raise ConfigError(f"image_size: only folder:PATH is resized; {config.data} has images of one size")
+    pair = []
+    for split in ("train", "test"):
+        if config.limit is not None and config.data.startswith("shapes"):
+            options = {
+                "size": min(config.limit, data.dataset_info(config.data).counts[split])
+            }  # draw no more than that
+        dataset = data.load(config.data, root=config.data_root, split=split, **options)
+        if config.limit is not None and config.limit < len(dataset):
+            dataset = data.Subset(dataset, range(config.limit))
+        pair.append(dataset)
+    return pair[0], pair[1]
+
+
+def preprocess(name: str, channels: int) -> transforms.Transform:
+    """What every image goes through, in training, testing and prediction alike: to [0, 1], then mean 0 and std 1."""
+    mean, std = (0.5,) * channels, (0.25,) * channels
+    if not name.startswith("folder:"):
+        info = data.dataset_info(name)
+        mean, std = info.mean, info.std
+    return transforms.Compose([transforms.ToFloat(), transforms.Normalize(mean, std)])
+
+
+def augment(kind: str, name: str) -> list[transforms.Transform]:
+    """The random transforms of ``kind`` (see :class:`TrainConfig`); "auto" depends on the data's name."""
+    if kind == "auto":
+        kind = "shift" if name in _DIGITS else "standard" if name.startswith("cifar") else "flip"
+    flip, crop = transforms.RandomHorizontalFlip(), transforms.RandomCrop(padding=4)
+    return {
+        "none": [],
+        "shift": [transforms.RandomShift(2)],
+        "flip": [flip, transforms.RandomShift(2)],
+        "standard": [flip, crop],
+        "strong": [flip, crop, transforms.Cutout(8)],
+    }[kind]
+
+
+def cross_entropy(label_smoothing: float) -> Any:
+    """The loss: cross-entropy, its targets mixed with ``label_smoothing`` of the uniform distribution."""
+
+    def loss(scores: Tensor, labels: Tensor) -> Tensor:
+        return F.cross_entropy(scores, labels, label_smoothing=label_smoothing)
+
+    return loss
+
+
+def make_optimizer(config: TrainConfig, model: Module) -> Any:
+    """The optimiser, with weight decay on weights of two or more dimensions only."""
+    weights = [p for p in model.parameters() if p.ndim > 1]
+    others = [p for p in model.parameters() if p.ndim <= 1]
+    groups = [
+        {"params": params, "weight_decay": decay}
+        for params, decay in ((weights, config.weight_decay), (others, 0.0))
+        if params
+    ]
+    if config.optimizer == "sgd":
+        return optim.SGD(
+            groups, lr=config.lr, momentum=config.momentum, nesterov=config.nesterov and config.momentum > 0
+        )
+    if config.optimizer == "rmsprop":
+        return optim.RMSprop(groups, lr=config.lr, momentum=config.momentum)
+    kinds = {"adam": optim.Adam, "adamw": optim.AdamW, "adagrad": optim.Adagrad, "adadelta": optim.Adadelta}
+    extra = {"rho": 0.95} if config.optimizer == "adadelta" else {}  # Zeiler's and ConvNetJS's value; torch's is 0.9
+    return kinds[config.optimizer](groups, lr=config.lr, **extra)
+
+
+def make_schedule(config: TrainConfig, optimizer: Any, total: int, steps_per_epoch: int) -> Any:
+    """The learning-rate schedule over ``total`` updates, stepped after each; None for a constant rate."""
+    schedule = optim.schedule
+    warmup = round(config.warmup * steps_per_epoch)
+    rest = max(total - warmup, 1)
+    if config.schedule == "onecycle":
+        return schedule.OneCycleLR(optimizer, max_lr=config.lr, total_steps=total, pct_start=0.25, cycle_momentum=False)
+    main: Any = None
+    if config.schedule == "cosine":
+        main = schedule.CosineAnnealingLR(optimizer, T_max=rest)
+    elif config.schedule == "step":
+        main = schedule.MultiStepLR(optimizer, milestones=[rest // 2, rest * 3 // 4], gamma=0.1)
+    if not warmup:
+        return main
+    rise = schedule.LinearLR(optimizer, start_factor=1 / warmup, total_iters=warmup)
+    if main is None:
+        return rise
+    return schedule.SequentialLR(optimizer, [rise, main], milestones=[warmup])

@@ -1,0 +1,178 @@
+"""The machine a run takes place on: versions, matrix-product threads, processor, memory, disk, GPU."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import importlib.metadata
+import os
+import platform
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import minidl
+import minidl.cuda
+from minidl.backend import get_backend
+from minidl.kernels import contract, registry
+
+PACKAGES = (
+    "numpy",
+    "numba",
+    "llvmlite",
+    "safetensors",
+    "pillow",
+    "click",
+    "rich",
+    "cupy",
+    "scikit-learn",
+    "matplotlib",
+    "torch",
+)
+_THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+# OpenBLAS is built with different prefixes and suffixes; NumPy's wheels use the first.
+_OPENBLAS_NAMES = [
+    f"{prefix}openblas_{{}}_num_threads{suffix}" for prefix in ("scipy_", "") for suffix in ("64_", "_64", "")
+]
+
+
+def versions() -> dict[str, str]:
+    """The versions of Python, minidl and the packages around it, as far as they are installed."""
+    found = {"python": platform.python_version(), "minidl": minidl.__version__}
+    for package in PACKAGES:
+        for name in (package, f"{package}-cuda13x", f"{package}-cuda12x") if package == "cupy" else (package,):
+            with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+                found[package] = importlib.metadata.version(name)
+    return found
+
+
+def describe() -> dict[str, Any]:
+    """What ``config.json`` records of the machine."""
+    return {
+        "versions": {name: versions()[name] for name in ("python", "minidl", "numpy")},
+        "platform": platform.platform(),
+        "processor": processor(),
+        "cores": cores(),
+        "blas": blas()["name"],
+        "blas_threads": blas_threads(),
+    }
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def processor() -> str:
+    """The processor's name."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def memory_bytes() -> int | None:
+    """The machine's memory, or None where the system does not say."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        return None
+
+
+def numpy_config() -> dict[str, Any]:
+    """NumPy's build: BLAS, compilers, SIMD extensions."""
+    return get_backend("cpu").xp.show_config(mode="dicts")
+
+
+def blas() -> dict[str, str]:
+    """Name and version of the library that multiplies NumPy's matrices."""
+    found = numpy_config().get("Build Dependencies", {}).get("blas", {})
+    return {"name": str(found.get("name", "unknown")), "version": str(found.get("version", "unknown"))}
+
+
+def simd() -> list[str]:
+    """The vector extensions NumPy found on this processor."""
+    return list(numpy_config().get("SIMD Extensions", {}).get("found", []))
+
+
+def blas_threads() -> int | None:
+    """How many threads OpenBLAS uses; None for another library."""
+    for function in _openblas("get"):
+        return int(function())
+    return None
+
+
+def set_threads(count: int) -> None:
+    """Let matrix products use ``count`` threads.
+
+    The number of threads changes the order of sums, so a run that is to repeat bit for bit must keep it.
+    """
+    for name in _THREAD_VARIABLES:  # for libraries that are loaded later
+        os.environ[name] = str(count)
+    for function in _openblas("set"):
+        function(count)
+
+
+def _openblas(verb: str) -> Iterator[Any]:
+    """``openblas_get/set_num_threads`` of each OpenBLAS this process has loaded."""
+    for path in _loaded_libraries():
+        if "openblas" not in path.name.lower():
+            continue
+        with contextlib.suppress(OSError):
+            library = ctypes.CDLL(str(path))
+            for name in _OPENBLAS_NAMES:
+                function = getattr(library, name.format(verb), None)
+                if function is not None:
+                    yield function
+                    break
+
+
+def _loaded_libraries() -> list[Path]:
+    """The shared libraries of this process; on systems without /proc, those that NumPy's wheel brought."""
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/self/maps").read_text().splitlines()
+        return sorted({Path(line.split(maxsplit=5)[5]) for line in lines if line.count(" ") >= 5 and ".so" in line})
+    numpy = Path(sys.modules["numpy"].__file__ or "").parent
+    return [*numpy.glob(".dylibs/*"), *numpy.parent.glob("numpy.libs/*")]
+
+
+def gpu() -> tuple[bool, str]:
+    """Whether a GPU can be used, and its name or why not."""
+    reason = minidl.cuda.why_not()
+    if reason is not None:
+        return False, reason
+    properties = get_backend("cuda").xp.cuda.runtime.getDeviceProperties(0)
+    return True, f"{properties['name'].decode()}, {properties['totalGlobalMem'] / 2**30:.0f} GiB"
+
+
+def may_write(folder: Path) -> bool:
+    """Whether files can be made in ``folder``, or in its nearest existing parent if it is not there yet."""
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
+
+
+def kernel_variants() -> str:
+    """How many verbs the kernel registry has in each variant on the CPU."""
+    counts: dict[str, int] = {}
+    verbs = contract.verbs()
+    for verb in verbs:
+        for variant in registry.variants(verb, "cpu"):
+            counts[variant] = counts.get(variant, 0) + 1
+    chosen = os.environ.get(registry.ENVIRONMENT)
+    text = f"{len(verbs)} verbs: " + ", ".join(f"{count} {variant}" for variant, count in sorted(counts.items()))
+    return text + (f"; {registry.ENVIRONMENT}={chosen}" if chosen else "")
+
+
+def advice() -> list[str]:
+    """Settings of this machine that cost speed or stop minidl from working, one sentence each."""
+    found = []
+    for variable in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):
+        if variable in os.environ:
+            found.append(f"{variable} is set, which can halve the speed of matrix products: unset {variable}")
+    threads = blas_threads()
+    if threads is not None and threads > cores():
+        found.append(f"BLAS would use {threads} threads on {cores()} cores: set OPENBLAS_NUM_THREADS={cores()}")
+    return found

@@ -1,0 +1,381 @@
+"""The training loop: steps, epochs, tests, checkpoints, and stopping well.
+
+A run that is killed at any moment and resumed ends with the same weights, bit for bit, as one that was not: a
+checkpoint holds the model, the optimiser, the schedule, the moving average, the loader's place in the epoch, the random
+state, and the running sums of the metrics.  (On a CPU, with the same number of threads.)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import minidl
+from minidl.errors import CheckpointError, ConfigError, NumericsError
+from minidl.nn import Module
+from minidl.nn import functional as F
+from minidl.nn.utils import clip_grad_norm_
+from minidl.tensor import Tensor
+from minidl.train import numerics
+from minidl.train.evaluate import Evaluation, evaluate
+from minidl.train.metrics import Accuracy, Average
+from minidl.train.progress import Quiet
+from minidl.train.record import BEST, MODEL, RunFolder
+from minidl.train.weights import ModelCard, save_model
+
+LOG_EVERY = 10  # steps between two records of the training loss
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """How :meth:`Trainer.fit` ended: ``signal`` is the number of the one that stopped it, None if it finished."""
+
+    step: int
+    epoch: int
+    signal: int | None
+    test: Evaluation | None
+    seconds: float
+    checkpoint: Path | None = None
+
+
+class Trainer:
+    """Train ``model`` on ``train_loader``.
+
+    Args:
+        model: images (n, C, H, W) -> scores (n, classes).
+        optimizer: over the model's parameters.
+        train_loader: a :class:`minidl.data.DataLoader`: batches of (float32 images, int64 labels) as NumPy arrays.
+        test_loader: likewise, for the test after an epoch; None: no tests.
+        loss: scores, labels -> scalar Tensor.
+        epochs: passes over the training images.
+        max_steps: stop after so many updates, if that comes first.
+        schedule: a learning-rate schedule, stepped after every update; ``plateau``: one that is stepped with the test
+            loss after every test.
+        ema: a :class:`minidl.optim.EMA` of the model; its weights are then the ones tested and saved.
+        clip_norm: largest norm of the whole gradient.
+        val_every: test after every so many epochs, and after the last.
+        folder: the :class:`RunFolder` for the record and the checkpoints; None: nothing is written.
+        card: what the saved weights say about their model.
+        checkpoint_seconds, checkpoint_steps: how often the state is saved within an epoch.
+        reporter: what is printed; see :mod:`minidl.train.progress`.
+    """
+
+    def __init__(
+        self,
+        model: Module,
+        optimizer: Any,
+        train_loader: Any,
+        test_loader: Any = None,
+        *,
+        loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
+        epochs: int = 1,
+        max_steps: int | None = None,
+        schedule: Any = None,
+        plateau: Any = None,
+        ema: Any = None,
+        clip_norm: float | None = None,
+        val_every: int = 1,
+        folder: RunFolder | None = None,
+        card: ModelCard | None = None,
+        checkpoint_seconds: float = 60.0,
+        checkpoint_steps: int | None = None,
+        reporter: Quiet | None = None,
+        device: str = "cpu",
+    ) -> None:
+        self.model, self.optimizer, self.loss = model, optimizer, loss
+        self.train_loader, self.test_loader = train_loader, test_loader
+        self.epochs, self.max_steps, self.val_every = epochs, max_steps, val_every
+        self.schedule, self.plateau, self.ema, self.clip_norm = schedule, plateau, ema, clip_norm
+        self.folder, self.card, self.device = folder, card, device
+        self.checkpoint_seconds, self.checkpoint_steps = checkpoint_seconds, checkpoint_steps
+        self.reporter = reporter or Quiet()
+
+        self.step = 0  # updates made
+        self.epoch = 0  # epochs finished
+        self.trained = False  # this epoch's updates are all made; its test is not
+        self.best = -math.inf  # highest test accuracy
+        self.running_loss, self.running_accuracy = Average(), Accuracy()
+        self.epoch_seconds = 0.0
+        self.test: Evaluation | None = None
+        self._signal: int | None = None
+        self._saved_at = time.monotonic()
+
+    # ---- the loop
+
+    def fit(self) -> Outcome:
+        """Train to the end, or until SIGINT or SIGTERM, which finish the current step and save a checkpoint.
+
+        Raises:
+            NumericsError: the loss or a weight is NaN or infinite; the last good checkpoint is kept.
+            CheckpointError: the record cannot be written; what was saved before is kept.
+        """
+        start = time.monotonic()
+        saved: Path | None = None
+        if self.folder is not None and self.folder.log is None:
+            self.folder.open_log()
+        with self._signals(), self.reporter.running():
+            if not self.finished:
+                self.reporter.start_table()
+            self._saved_at = time.monotonic()
+            while not self.finished and self._signal is None:
+                self._one_epoch()
+            if self._signal is not None and not self.finished:
+                saved = self.save_checkpoint()
+        if self.finished:
+            self._check_weights()
+            if self.folder is not None:
+                with self._averaged():
+                    save_model(self.folder.path / MODEL, self.model, self.card)
+        stopped = None if self.finished else self._signal
+        return Outcome(self.step, self.epoch, stopped, self.test, time.monotonic() - start, saved)
+
+    @property
+    def finished(self) -> bool:
+        """Whether all epochs, or ``max_steps``, are done and tested."""
+        return not self.trained and (self.epoch >= self.epochs or self._steps_done)
+
+    @property
+    def _steps_done(self) -> bool:
+        return self.max_steps is not None and self.step >= self.max_steps
+
+    def _one_epoch(self) -> None:
+        if not self.trained and not self._train():
+            return
+        self.trained = True
+        test = self._test()
+        if test is None and self._signal is not None:
+            return
+        self._end_epoch(test)
+
+    def _train(self) -> bool:
+        """The rest of the epoch's updates; False if a signal came before they were all made."""
+        self.model.train()
+        self.reporter.start_phase(
+            f"{self.epoch + 1}/{self.epochs}", len(self.train_loader.dataset), self.running_loss.count
+        )
+        before, begin = self.epoch_seconds, time.monotonic()
+        complete = True
+        try:
+            for images, labels in self.train_loader:
+                self._update(images, labels)
+                self.epoch_seconds = before + time.monotonic() - begin
+                if self._steps_done:
+                    break
+                if self._signal is not None:
+                    complete = False
+                    # Otherwise the loader would begin the epoch anew if fit() were called again.
+                    self.train_loader.load_state_dict(self.train_loader.state_dict())
+                    break
+                if self._checkpoint_is_due():
+                    self.save_checkpoint()
+        finally:
+            self.reporter.end_phase()
+        return complete
+
+    def _update(self, images: Any, labels: Any) -> None:
+        x, target = minidl.from_numpy(images).to(self.device), minidl.from_numpy(labels).to(self.device)
+        random_state = minidl.get_rng_state()
+        scores = self.model(x)
+        loss = self.loss(scores, target)
+        value = loss.item()
+        if not math.isfinite(value):
+            minidl.set_rng_state(random_state)
+            self._stop_for_numerics(value, x, target)
+        self.optimizer.zero_grad()
+        loss.backward()
+        if self.clip_norm is not None:
+            clip_grad_norm_(self.model.parameters(), self.clip_norm)
+        lr = self.lr
+        self.optimizer.step()
+        if self.schedule is not None:
+            self.schedule.step()
+        if self.ema is not None:
+            self.ema.update()
+        self.step += 1
+        self.running_loss.update(value, len(labels))
+        self.running_accuracy.update_scores(scores.detach().to("cpu").numpy(), labels)
+        self.reporter.advance(len(labels), self.running_loss.value, self.running_accuracy.value)
+        if self.step % LOG_EVERY == 0:
+            self._log(kind="step", step=self.step, epoch=self.epoch + 1, loss=value, lr=lr)
+
+    @property
+    def lr(self) -> float:
+        """The learning rate of the next update (of the first parameter group)."""
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    # ---- tests
+
+    def _test(self) -> Evaluation | None:
+        last = self.epoch + 1 >= self.epochs or self._steps_done
+        if self.test_loader is None or not (last or (self.epoch + 1) % self.val_every == 0):
+            return None
+        self._check_weights()
+        with self._averaged():
+            return evaluate(
+                self.model,
+                self.test_loader,
+                num_classes=len(self.test_loader.dataset.class_names),
+                device=self.device,
+                reporter=self.reporter,
+                total=len(self.test_loader.dataset),
+                stop=lambda: self._signal is not None,
+            )
+
+    def _end_epoch(self, test: Evaluation | None) -> None:
+        self.epoch += 1
+        self.trained = False
+        lr = self.lr
+        if test is not None:
+            self.test = test
+            if self.plateau is not None:
+                self.plateau.step(test.loss)
+            if test.top1 > self.best:
+                self.best = test.top1
+                if self.folder is not None:
+                    with self._averaged():
+                        save_model(self.folder.path / BEST, self.model, self.card)
+        speed = self.running_loss.count / max(self.epoch_seconds, 1e-9)
+        tested = (test.loss, test.top1) if test else (None, None)
+        values = (self.running_loss.value, self.running_accuracy.value, *tested, lr, self.epoch_seconds, speed)
+        self.reporter.epoch((f"{self.epoch}/{self.epochs}", *values))
+        names = ("train_loss", "train_accuracy", "test_loss", "test_accuracy", "lr", "seconds", "images_per_second")
+        self._log(kind="epoch", epoch=self.epoch, step=self.step, **dict(zip(names, values, strict=True)))
+        self.running_loss, self.running_accuracy, self.epoch_seconds = Average(), Accuracy(), 0.0
+        self.train_loader.set_epoch(self.epoch)
+        self.save_checkpoint()
+
+    @contextlib.contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """Within it the model has the weights that are tested and saved: the moving average's, if there is one."""
+        with self.ema.apply() if self.ema is not None else contextlib.nullcontext():
+            yield
+
+    # ---- the record
+
+    def _log(self, **record: Any) -> None:
+        if self.folder is not None and self.folder.log is not None:
+            self.folder.log.append(record)
+
+    def _checkpoint_is_due(self) -> bool:
+        if self.folder is None:
+            return False
+        by_steps = self.checkpoint_steps is not None and self.step % self.checkpoint_steps == 0
+        return by_steps or time.monotonic() - self._saved_at >= self.checkpoint_seconds
+
+    def save_checkpoint(self) -> Path | None:
+        """Save the whole state now; the path, or None without a run folder."""
+        if self.folder is None:
+            return None
+        self._check_weights()
+        path = self.folder.save_checkpoint(self.step, self.state_dict())
+        self._saved_at = time.monotonic()
+        return path
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that decides how the run goes on: a tree for :mod:`minidl.io.checkpoint`."""
+        parts = {name: getattr(self, name) for name in ("optimizer", "schedule", "plateau", "ema")}
+        return {
+            "step": self.step,
+            "epoch": self.epoch,
+            "trained": self.trained,
+            "best": self.best,
+            "records": self.folder.log.count if self.folder is not None and self.folder.log is not None else 0,
+            "model": _arrays(self.model.state_dict()),
+            "parts": {name: _arrays(part.state_dict()) for name, part in parts.items() if part is not None},
+            "loader": _arrays(self.train_loader.state_dict()),
+            "rng": _arrays(minidl.get_rng_state()),
+            "running": [self.running_loss.state_dict(), self.running_accuracy.state_dict(), self.epoch_seconds],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a :meth:`state_dict`; a CheckpointError if it is of another kind of run."""
+        try:
+            self.model.load_state_dict(state["model"])
+            for name, part in state["parts"].items():
+                if getattr(self, name) is None:
+                    raise CheckpointError(f"the checkpoint has a state for {name!r}, this run has none")
+                getattr(self, name).load_state_dict(part)
+            self.train_loader.load_state_dict(state["loader"])
+            minidl.set_rng_state(state["rng"])
+            loss, accuracy, seconds = state["running"]
+            self.running_loss.load_state_dict(loss)
+            self.running_accuracy.load_state_dict(accuracy)
+            self.epoch_seconds = float(seconds)
+            self.step, self.epoch, self.trained = int(state["step"]), int(state["epoch"]), bool(state["trained"])
+            self.best = float(state["best"])
+        except (KeyError, TypeError, AttributeError) as error:
+            raise CheckpointError(f"the checkpoint does not fit this run: {error!r}") from error
+
+    def resume(self) -> Path | None:
+        """Load the newest valid checkpoint of the run folder and cut the record back to it; its path, None if none."""
+        if self.folder is None:
+            raise ConfigError("Trainer.resume needs a run folder; pass folder=RunFolder.open(path)")
+        found = self.folder.load_checkpoint()
+        if found is None:
+            self.folder.open_log(keep=0)
+            return None
+        path, state = found
+        try:
+            self.load_state_dict(state)
+        except CheckpointError as error:
+            raise CheckpointError(f"{path}: {error}") from error
+        self.folder.open_log(keep=int(state["records"]))
+        return path
+
+    # ---- stopping
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        """SIGINT and SIGTERM ask the loop to stop after this step; a second SIGINT stops at once."""
+
+        def ask(number: int, frame: FrameType | None) -> None:
+            if self._signal is not None:
+                raise KeyboardInterrupt
+            self._signal = number
+
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _check_weights(self) -> None:
+        bad = numerics.first_bad(self.model.named_parameters())
+        if bad is not None:
+            raise NumericsError(
+                f"step {self.step}: the update made the parameter {bad} NaN or infinite; lower the learning rate "
+                f"(now {self.lr:.3g}) or clip the gradients{self._last_good()}"
+            )
+
+    def _stop_for_numerics(self, value: float, images: Tensor, labels: Tensor) -> None:
+        reason = numerics.explain(self.model, self.loss, images, labels, self.lr)
+        raise NumericsError(f"step {self.step + 1}: the loss is {value}: {reason}{self._last_good()}")
+
+    def _last_good(self) -> str:
+        from minidl.io import checkpoint
+
+        kept = checkpoint.find(self.folder.path) if self.folder is not None else []
+        return f". The last good checkpoint is {kept[0]}" if kept else ""
+
+
+def _arrays(tree: Any) -> Any:
+    """The same tree with NumPy arrays in place of Tensors."""
+    if isinstance(tree, Tensor):
+        return tree.detach().to("cpu").numpy()
+    if isinstance(tree, dict):
+        return {key: _arrays(value) for key, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return type(tree)(_arrays(value) for value in tree)
+    return tree

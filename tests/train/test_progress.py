@@ -1,0 +1,71 @@
+import io
+import sys
+
+from minidl.train import progress
+
+VALUES = ("1/3", 0.5, 0.25, None, float("nan"), 0.1, 1.25, 12345.6)
+
+
+def test_the_table_is_aligned():
+    row = progress.row(VALUES)
+    assert len(row) == len(progress.header())
+    assert row.split() == ["1/3", "0.5000", "25.00%", "-", "-", "0.1", "1.2", "12,346"]
+
+
+def test_plain_lines_have_no_control_codes(monkeypatch):
+    out = io.StringIO()
+    clock = iter([0.0, 10.0, 40.0, 50.0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    plain = progress.Plain(out)
+    plain.start_table()
+    plain.start_phase("1/3", 1000)
+    for _ in range(3):
+        plain.advance(100, 0.5, 0.25)
+    plain.end_phase()
+    plain.epoch(VALUES)
+    text = out.getvalue()
+    assert "\x1b" not in text and "\r" not in text
+    assert "1/3: 200 of 1,000 images, loss 0.5000, accuracy 25.00%, 5 img/s, 2 min 40 s left" in text
+    assert text.count("\n") == 3
+
+
+def test_quiet_prints_only_warnings():
+    errors = io.StringIO()
+    quiet = progress.Quiet(errors)
+    with quiet.running():
+        quiet.say("x")
+        quiet.epoch(VALUES)
+        quiet.warn("attention")
+    assert errors.getvalue() == "attention\n"
+
+
+def test_the_live_bar(monkeypatch):
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True
+    monkeypatch.setattr(sys, "stdout", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    live = progress.reporter()
+    assert isinstance(live, progress.Live)
+    with live.running():
+        live.start_table()
+        live.start_phase("1/1", 100)
+        live.advance(50, 1.5, 0.5)
+        live._progress.refresh()
+        live.end_phase()
+        live.epoch(VALUES)
+        live.say("[bold] is not markup here")
+    text = terminal.getvalue()
+    assert "loss 1.5000" in text and "acc 50.00%" in text and "12,346" in text and "[bold] is not markup" in text
+
+
+def test_which_reporter(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    assert type(progress.reporter()) is progress.Plain
+    assert type(progress.reporter(quiet=True)) is progress.Quiet
+    sys.stdout.isatty = lambda: True
+    monkeypatch.setenv("TERM", "dumb")
+    assert type(progress.reporter()) is progress.Plain
+
+
+def test_durations():
+    assert [progress.duration(s) for s in (0.4, 59.6, 75, 7325)] == ["0 s", "1 min 00 s", "1 min 15 s", "2 h 02 min"]
