@@ -276,9 +276,15 @@ def evaluate_(
     reporter = progress.reporter(quiet)
     with reporter.running():
         card, result = predict.test_file(
-            _model_file(model), data_name=data_name, root=data_root, split=split, limit=limit, batch_size=batch_size, device=device,
+            _model_file(model),
+            data_name=data_name,
+            root=data_root,
+            split=split,
+            limit=limit,
+            batch_size=batch_size,
+            device=device,
             reporter=reporter,
-        )  # fmt: skip
+        )
     if not quiet:
         rows = [
             (name, f"{sum(row):,}", "-" if accuracy != accuracy else f"{accuracy:.2%}")
@@ -355,8 +361,6 @@ def data_() -> None:
 
 
 root_option = click.option(
-    "--data-root", metavar="DIR", help="Where they are.  [default: $MINIDL_DATA or ~/.cache/minidl/data]"
-)
     "--data-root", metavar="DIR", help="Where they are.  [default: $MINIDL_DATA or ~/.cache/minidl/data]"
 )
 
