@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl.errors import DataError
+from minidl.errors import ConfigError, DataError
 
 Array = np.ndarray[Any, Any]
 
@@ -150,6 +150,8 @@ def random_order(n: int, *key: int) -> Array:
 
     It sorts raw Philox bits, whose stream NumPy keeps for ever (its ``permutation`` may change between versions).
     """
+    if min(key) < 0:
+        raise ConfigError(f"data: a seed must be at least 0, got {min(key)}")
     bits = np.random.Philox(key=np.array([*key, *[0] * (2 - len(key))], np.uint64)).random_raw(n)
     return np.argsort(bits, kind="stable").astype(np.int64)
 

@@ -67,7 +67,7 @@ def circle(x: Array, y: Array) -> Array:
 
 
 def square(x: Array, y: Array) -> Array:
-    return box(x, y, 0.72, 0.72)
+    return box(x, y, 0.7, 0.7)
 
 
 def cross(x: Array, y: Array) -> Array:
@@ -79,11 +79,11 @@ def ring(x: Array, y: Array) -> Array:
 
 
 def heart(x: Array, y: Array) -> Array:
-    """Two discs on a square that stands on its corner."""
+    """A square on its corner, and a disc on each of its upper sides."""
+    reach, middle = 0.77, 0.17
     ax = np.abs(x)
-    lobe = disc(ax, y, 0.47, 0.43, -0.3)
-    diamond = (ax + np.abs(y - np.float32(0.05))) / np.float32(math.sqrt(2)) - np.float32(0.6)
-    return np.minimum(lobe, np.where(y > np.float32(-0.3), diamond, lobe))
+    diamond = (ax + np.abs(y - np.float32(middle)) - np.float32(reach)) / np.float32(math.sqrt(2))
+    return np.minimum(diamond, disc(ax, y, reach / math.sqrt(2), reach / 2, middle - reach / 2))
 
 
 def crescent(x: Array, y: Array) -> Array:
@@ -103,7 +103,7 @@ def ellipse(x: Array, y: Array) -> Array:
 
 
 def semicircle(x: Array, y: Array) -> Array:
-    return np.maximum(disc(x, y, 0.95, 0, 0.4), y - np.float32(0.4))
+    return np.maximum(disc(x, y, 0.9, 0, 0.4), y - np.float32(0.4))
 
 
 def pacman(x: Array, y: Array) -> Array:
@@ -141,20 +141,20 @@ SHAPES: dict[str, Callable[[Array, Array], Array]] = {
     "pacman": pacman,
     "frame": frame,
     "drop": drop,
-    "ell": polygon([(-0.6, -0.85), (-0.1, -0.85), (-0.1, 0.35), (0.65, 0.35), (0.65, 0.85), (-0.6, 0.85)]),
+    "ell": polygon([(-0.55, -0.8), (-0.05, -0.8), (-0.05, 0.3), (0.6, 0.3), (0.6, 0.78), (-0.55, 0.78)]),
     "tee": polygon(
         [
-            (-0.75, -0.75),
-            (0.75, -0.75),
-            (0.75, -0.3),
-            (0.22, -0.3),
-            (0.22, 0.85),
-            (-0.22, 0.85),
-            (-0.22, -0.3),
-            (-0.75, -0.3),
+            (-0.72, -0.68),
+            (0.72, -0.68),
+            (0.72, -0.24),
+            (0.22, -0.24),
+            (0.22, 0.88),
+            (-0.22, 0.88),
+            (-0.22, -0.24),
+            (-0.72, -0.24),
         ]
     ),
-    "hourglass": polygon([(-0.65, -0.8), (0.65, -0.8), (0.12, 0), (0.65, 0.8), (-0.65, 0.8), (-0.12, 0)]),
+    "hourglass": polygon([(-0.6, -0.78), (0.6, -0.78), (0.12, 0), (0.6, 0.78), (-0.6, 0.78), (-0.12, 0)]),
     "pentagon": polygon(regular(5, radius=0.95)),
-    "chevron": polygon([(-0.85, 0.1), (0, -0.75), (0.85, 0.1), (0.85, 0.65), (0, -0.2), (-0.85, 0.65)]),
+    "chevron": polygon([(-0.8, 0.05), (0, -0.75), (0.8, 0.05), (0.8, 0.58), (0, -0.22), (-0.8, 0.58)]),
 }
