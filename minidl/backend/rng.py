@@ -138,3 +138,13 @@ default_generator = Generator()
 def manual_seed(seed: int) -> Generator:
     """Seed the default generator, which initialisation, dropout and random creation use; returns it."""
     return default_generator.manual_seed(seed)
+
+
+def get_rng_state() -> tuple[int, int]:
+    """The default generator's state, (seed, offset)."""
+    return default_generator.get_state()
+
+
+def set_rng_state(state: tuple[int, int]) -> None:
+    """Put the default generator back to what ``get_rng_state`` returned."""
+    default_generator.set_state(state)
