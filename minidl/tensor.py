@@ -12,7 +12,7 @@ from minidl.autograd.node import Leaf, Retain
 from minidl.config import grad_mode
 from minidl.errors import DTypeError, GraphError, ShapeError
 
-_RANK = {"b": 0, "u": 1, "i": 1, "f": 2}             # bool < integer < floating point, as PyTorch promotes
+RANK = {"b": 0, "u": 1, "i": 1, "f": 2}             # bool < integer < floating point, as PyTorch promotes
 SCALAR_CACHE = 4096                                  # Python scalars kept as arrays, per backend
 
 
@@ -323,7 +323,7 @@ def promote(F: Any, x: Any, z: Any) -> Any:
     axes: a float64 number does not turn a float32 image into float64.
     """
     try:
-        rank_x, rank_z = _RANK[x.dtype.kind], _RANK[z.dtype.kind]
+        rank_x, rank_z = RANK[x.dtype.kind], RANK[z.dtype.kind]
     except KeyError as e:
         raise DTypeError(f"minidl computes with bool, integers and floating point; found {x.dtype} and {z.dtype}") from e
     if rank_x != rank_z:
@@ -362,7 +362,7 @@ def as_operand(value: Any, like: Any, verb: str) -> Tensor:
                 F.scalars[key] = array
         return Tensor(array, F)
     array = F.asarray(value)
-    if array.dtype.kind not in _RANK:
+    if array.dtype.kind not in RANK:
         raise TypeError(f"{verb}: expected a Tensor or a number, found {type(value).__name__}")
     return Tensor(array, F)
 

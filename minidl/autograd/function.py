@@ -87,8 +87,10 @@ class Function(Node):
     __slots__ = ()
     inputs: tuple[str, ...] = ()                     # the array arguments of forward
     variadic = False                                 # forward(self, F, *xs, ...)
+    keeps_all = False                                # backward(self, F, gy, *xs)
     verb = ""
     apply: Callable[..., Any]
+    unlinked: Callable[..., Any]                     # of a View: apply, without noting that memory is shared
 
     def forward(self, F: Any, *arrays: Any, **options: Any) -> Any:
         raise NotImplementedError(f"{type(self).__name__} has no forward(self, F, ...)")
@@ -109,9 +111,10 @@ class Function(Node):
                 raise TypeError(f"{cls.__name__}.forward: {defaults} have defaults; options of an operation come after a `*`")
         if "y" in cls.inputs:
             raise TypeError(f"{cls.__name__}.forward: `y` is the output's name; call the input something else")
-        kept = list(inspect.signature(cls.backward).parameters)[3:]
-        cls.keeps = tuple(-1 if k == "y" else cls.inputs.index(k) if k in cls.inputs else k for k in kept
-                          if k != "kept")
+        kept = list(inspect.signature(cls.backward).parameters.values())[3:]
+        cls.keeps_all = cls.variadic and any(p.kind is p.VAR_POSITIONAL for p in kept)
+        names = [p.name for p in kept if p.kind is p.POSITIONAL_OR_KEYWORD]
+        cls.keeps = tuple(-1 if k == "y" else cls.inputs.index(k) if k in cls.inputs else k for k in names)
         cls.verb = verb or cls.__name__.lower()
         cls.apply = staticmethod(cls.specialise(cls.verb))
         if verb is not None:
@@ -121,7 +124,7 @@ class Function(Node):
     @classmethod
     def specialise(cls, verb: str) -> Callable[..., Any]:
         """The function that runs this class: apply(*tensors, **options)."""
-        keeps, new, count, variadic = cls.keeps, cls.__new__, len(cls.inputs), cls.variadic
+        keeps, new, count, variadic, keeps_all = cls.keeps, cls.__new__, len(cls.inputs), cls.variadic, cls.keeps_all
 
         def apply(*args: Any, **options: Any) -> Any:
             if len(args) != count and not variadic:
@@ -155,7 +158,10 @@ class Function(Node):
             y = node.forward(F, *arrays, **options)
             if needs is None:
                 return tuple([Tensor(a, F) for a in y]) if type(y) is tuple else Tensor(y, F)
-            saved = tuple([getattr(node, k) if type(k) is str else y if k < 0 else arrays[k] for k in keeps])
+            if keeps_all:
+                saved = tuple(arrays)
+            else:
+                saved = tuple([getattr(node, k) if type(k) is str else y if k < 0 else arrays[k] for k in keeps])
             for k in keeps:
                 if type(k) is str:
                     delattr(node, k)                 # from here on it is freed, and checked, with the rest
@@ -177,6 +183,7 @@ class View(Function, abstract=True):
     @classmethod
     def specialise(cls, verb: str) -> Callable[..., Any]:
         run = super().specialise(verb)
+        cls.unlinked = staticmethod(run)
 
         def apply(x: Tensor, **options: Any) -> Tensor:
             out = run(x, **options)
@@ -255,7 +262,7 @@ class Binary(Function, abstract=True):
             try:
                 y = getattr(F, verb)(x, z)
             except (ValueError, TypeError) as e:
-                raise _elementwise_error(verb, x, z, e) from None
+                raise elementwise_error(verb, x, z, e) from None
             if y.dtype is not x.dtype and x.dtype.kind != "f" and y.dtype.kind == "f":
                 return apply(a.to(F.float32), b.to(F.float32))      # 1 / 2: PyTorch computes integers in float32 here
             ea = a.edge
@@ -290,7 +297,8 @@ class _Broadcast:
         return [g if g is None or g.shape == s else F.sum_to(g, shape=s) for g, s in zip(grads, self.shapes, strict=True)]
 
 
-def _elementwise_error(verb: str, x: Any, z: Any, error: Exception) -> MinidlError:
+def elementwise_error(verb: str, x: Any, z: Any, error: Exception) -> MinidlError:
+    """What to raise when the backend refused two arrays: their shapes do not broadcast, or it does not take the dtype."""
     a, b = tuple(x.shape), tuple(z.shape)
     for axis in range(1, min(len(a), len(b)) + 1):
         if a[-axis] != b[-axis] and 1 not in (a[-axis], b[-axis]):

@@ -50,6 +50,7 @@ class Node:
 
     __slots__ = ("seq", "F", "needs", "saved", "hooks", "__weakref__")
     keeps: tuple[int | str, ...] = ()
+    keeps_all = False                                # all inputs, in order
 
     def __init__(self, F: Any, needs: Sequence[Any], saved: Any):
         self.seq = tick()
@@ -77,6 +78,8 @@ class Node:
 
     def saved_edges(self) -> list[Any]:
         """The edge of each kept array, for a backward pass that is itself recorded."""
+        if self.keeps_all:
+            return list(self.needs)
         return [None if type(k) is str else self if k < 0 else self.needs[k] for k in self.keeps]   # type: ignore[operator]
 
     def check_writes(self) -> None:

@@ -79,7 +79,8 @@ def conv_out(n: int, f: int, stride: int = 1, padding: int = 0, dilation: int = 
     Raises:
         ShapeError: the filter is larger than the padded input, or an argument is out of range.
     """
-    for name, value, least in (("n", n, 0), ("f", f, 1), ("stride", stride, 1), ("padding", padding, 0), ("dilation", dilation, 1)):
+    for name, value in (("n", n), ("f", f), ("stride", stride), ("padding", padding), ("dilation", dilation)):
+        least = 0 if name in ("n", "padding") else 1
         if value < least:
             raise ShapeError(f"conv_out: {name}={value}, but it must be at least {least}")
     return _out("conv_out", "the axis", n, f, stride, padding, padding, dilation)
@@ -111,7 +112,8 @@ def suggest_padding(n: int, f: int, stride: int = 1) -> PaddingAdvice:
     elif symmetric:
         text = f"{case}: symmetric paddings that fit: {', '.join(map(str, symmetric))}; {padding} gives {out}"
     else:
-        text = f"{case}: no symmetric padding fits ({n - f} + 2P is never a multiple of {stride}); pad {padding}, which gives {out}"
+        why = f"{n - f} + 2P is never a multiple of {stride}"
+        text = f"{case}: no symmetric padding fits ({why}); pad {padding}, which gives {out}"
     return PaddingAdvice(symmetric, every, padding, out, text)
 
 
@@ -220,8 +222,8 @@ def conv_transpose2d_geometry(
         full = (size - 1) * s - before - after + d * (k - 1) + e + 1
         if full < 1:
             raise ShapeError(
-                f"{shapes}: the output would have {full} along {axis}: ({size}-1)*{s} - {before + after} + {d}*({k}-1) + {e} + 1; "
-                "use less padding or a larger kernel"
+                f"{shapes}: the output would have {full} along {axis}, "
+                f"({size}-1)*{s} - {before + after} + {d}*({k}-1) + {e} + 1; use less padding or a larger kernel"
             )
         out.append(full)
     return Conv2dGeometry(n, o * groups, out[0], out[1], c, kh, kw, step, pads, spread, groups, h, w)

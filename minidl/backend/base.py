@@ -1,0 +1,400 @@
+"""A backend: every verb, on arrays.  This one is written in plain array-module code and works for NumPy and CuPy alike.
+
+A verb takes arrays and options and returns fresh arrays (or views, where the name says so: reshape, transpose, getitem,
+broadcast_to).  Verbs never see a Tensor.  The heavy ones - convolution, pooling, normalisation, losses, optimiser steps -
+are looked up in :mod:`minidl.kernels` at each call, so that the variant can be chosen at run time.
+"""
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from minidl.kernels import lookup, verbs
+from minidl.kernels.plain.special import erf
+
+Array = Any
+
+# verb -> the ufunc that computes it; PyTorch's name on the left, NumPy's and CuPy's on the right
+UNARY = {
+    "neg": "negative", "exp": "exp", "log": "log", "log1p": "log1p", "expm1": "expm1", "log2": "log2", "log10": "log10",
+    "sqrt": "sqrt", "square": "square", "abs": "absolute", "sign": "sign", "sin": "sin", "cos": "cos", "tan": "tan",
+    "asin": "arcsin", "acos": "arccos", "atan": "arctan", "sinh": "sinh", "cosh": "cosh", "tanh": "tanh",
+    "floor": "floor", "ceil": "ceil", "round": "rint", "trunc": "trunc",
+    "isnan": "isnan", "isinf": "isinf", "isfinite": "isfinite", "logical_not": "logical_not", "bitwise_not": "invert",
+}
+BINARY = {
+    "add": "add", "sub": "subtract", "mul": "multiply", "div": "true_divide", "pow": "power", "maximum": "maximum",
+    "minimum": "minimum", "atan2": "arctan2", "fmod": "fmod", "remainder": "remainder", "floor_divide": "floor_divide",
+    "eq": "equal", "ne": "not_equal", "lt": "less", "le": "less_equal", "gt": "greater", "ge": "greater_equal",
+    "logical_and": "logical_and", "logical_or": "logical_or", "logical_xor": "logical_xor",
+    "bitwise_and": "bitwise_and", "bitwise_or": "bitwise_or", "bitwise_xor": "bitwise_xor",
+}
+
+
+class Backend:
+    """The verbs of one device.  ``xp`` is its array module; ``kind`` names its kernels ("cpu", "cuda")."""
+
+    def __init__(self, xp: Any, device: str, kind: str):
+        self.xp, self.device, self.kind = xp, device, kind
+        self.scalars: dict[Any, Array] = {}          # Python scalars as 0-d arrays, see tensor.as_operand
+        self.float32, self.float64, self.int64, self.bool = (xp.dtype(n) for n in ("float32", "float64", "int64", "bool"))
+        for verb, name in UNARY.items():
+            setattr(self, verb, self._unary(getattr(xp, name)))
+        for verb, name in BINARY.items():
+            setattr(self, verb, self._binary(getattr(xp, name)))
+        for verb in verbs():
+            setattr(self, verb, self._kernel(verb))
+
+    def _unary(self, ufunc: Any) -> Callable[..., Array]:
+        return ufunc
+
+    def _binary(self, ufunc: Any) -> Callable[..., Array]:
+        return ufunc
+
+    def _kernel(self, verb: str) -> Callable[..., Any]:
+        kind = self.kind
+
+        def run(*arrays: Any, **options: Any) -> Any:
+            return lookup(verb, kind)(*arrays, **options)
+        run.__name__ = verb
+        return run
+
+    if TYPE_CHECKING:                                # the verbs set in __init__
+        def __getattr__(self, name: str) -> Any: ...
+
+    def __repr__(self) -> str:
+        return f"<backend {self.device}>"
+
+    # ------------------------------------------------------------------------------------------------ arrays in and out
+    def asarray(self, value: Any, dtype: Any = None) -> Array:
+        """``value`` as an array of this device; shares memory where it can."""
+        return self.xp.asarray(value, dtype=dtype)
+
+    def array(self, value: Any, dtype: Any = None) -> Array:
+        """``value`` as a new array of this device."""
+        return self.xp.array(value, dtype=dtype)
+
+    def scalar(self, value: float, dtype: Any) -> Array:
+        """A Python number as a 0-d array that is never written to."""
+        return self.xp.array(value, dtype=dtype)
+
+    def to_host(self, x: Array) -> Any:
+        """As a NumPy array."""
+        raise NotImplementedError
+
+    def to_device(self, x: Array, *, target: Backend) -> Array:
+        return target.asarray(self.to_host(x))
+
+    @staticmethod
+    def to_numpy(host: Any, dtype: Any, copy: bool | None) -> Any:
+        """What ``__array__`` answers."""
+        import numpy
+        return numpy.array(host, dtype=dtype, copy=copy)
+
+    def describe(self, x: Array, indent: int) -> str:
+        """The elements, for people to read."""
+        import numpy
+        return numpy.array2string(self.to_host(x), separator=", ", prefix=" " * indent, threshold=1000,
+                                  precision=4, floatmode="maxprec_equal" if x.dtype.kind == "f" else "maxprec")
+
+    def storage(self, x: Array) -> int:
+        """An identity that all views of one memory share."""
+        base = x.base
+        while type(base) is self.xp.ndarray:         # up to the array that owns, or wraps, the memory
+            x, base = base, base.base
+        return id(x)
+
+    def own(self, x: Array) -> Array:
+        """``x`` as an array that nobody else holds."""
+        return self.xp.array(x)
+
+    def promote_types(self, a: Any, b: Any) -> Any:
+        return self.xp.promote_types(a, b)
+
+    def synchronize(self) -> None:
+        """Wait until the device has finished."""
+
+    # --------------------------------------------------------------------------------------------------------- creation
+    def zeros(self, shape: Any, dtype: Any = None) -> Array:
+        return self.xp.zeros(shape, dtype or self.float32)
+
+    def ones(self, shape: Any, dtype: Any = None) -> Array:
+        return self.xp.ones(shape, dtype or self.float32)
+
+    def empty(self, shape: Any, dtype: Any = None) -> Array:
+        return self.xp.empty(shape, dtype or self.float32)
+
+    def full(self, shape: Any, value: Any, dtype: Any = None) -> Array:
+        return self.xp.full(shape, value, dtype)
+
+    def arange(self, start: Any, stop: Any, step: Any, dtype: Any) -> Array:
+        return self.xp.arange(start, stop, step, dtype=dtype)
+
+    def linspace(self, start: float, stop: float, steps: int, dtype: Any = None) -> Array:
+        return self.xp.linspace(start, stop, steps, dtype=dtype or self.float32)
+
+    def eye(self, n: int, m: int | None = None, dtype: Any = None) -> Array:
+        return self.xp.eye(n, m, dtype=dtype or self.float32)
+
+    def zeros_like(self, x: Array) -> Array:
+        return self.xp.zeros_like(x)
+
+    def ones_like(self, x: Array) -> Array:
+        return self.xp.ones_like(x)
+
+    def copy(self, x: Array) -> Array:
+        return self.xp.array(x)                      # keeps the order of the axes in memory
+
+    def contiguous(self, x: Array) -> Array:
+        return self.xp.ascontiguousarray(x) if x.ndim else self.xp.array(x)
+
+    def astype(self, x: Array, *, dtype: Any) -> Array:
+        return x.astype(dtype)
+
+    # ------------------------------------------------------------------------------------------------------ elementwise
+    def rsqrt(self, x: Array) -> Array:
+        return self.div(self._one(x), self.sqrt(x))
+
+    def reciprocal(self, x: Array) -> Array:
+        return self.div(self._one(x), x)
+
+    def _one(self, x: Array) -> Any:
+        return 1.0
+
+    def sigmoid(self, x: Array) -> Array:
+        """1 / (1 + exp(-x)), from exp(-|x|) so that nothing overflows."""
+        xp = self.xp
+        e = self.exp(self.neg(self.abs(x)))
+        return self.div(xp.where(x >= 0, self._one(e), e), e + self._one(e))
+
+    def erf(self, x: Array) -> Array:
+        return erf(self.xp, x)
+
+    def where(self, cond: Array, a: Array, b: Array) -> Array:
+        return self.xp.where(cond, a, b)
+
+    def masked_fill(self, x: Array, mask: Array, *, value: float) -> Array:
+        return self.xp.where(mask, self.xp.asarray(value, dtype=x.dtype), x)
+
+    def pow_scalar(self, x: Array, *, exponent: float) -> Array:
+        """x ** exponent; the usual exponents without a power function."""
+        if exponent == 2:
+            return self.square(x)
+        if exponent == 3:
+            return self.mul(self.square(x), x)
+        if x.dtype.kind == "f" and exponent in (0.5, -1, -0.5):
+            return self.sqrt(x) if exponent == 0.5 else self.reciprocal(x) if exponent == -1 else self.rsqrt(x)
+        return self.pow(x, exponent)
+
+    def clip(self, x: Array, *, low: Any, high: Any) -> Array:
+        return self.xp.asarray(self.xp.clip(x, low, high))
+
+    def relu(self, x: Array) -> Array:
+        return self.maximum(x, self.scalar(0, x.dtype))
+
+    def relu_grad(self, gy: Array, y: Array) -> Array:
+        return self.mul(gy, y > 0)
+
+    def leaky_relu(self, x: Array, *, slope: float) -> Array:
+        return self.xp.where(x > 0, x, x * slope)
+
+    def elu(self, x: Array, *, alpha: float) -> Array:
+        return self.xp.where(x > 0, x, self.mul(self.expm1(self.xp.minimum(x, 0)), alpha))
+
+    def softplus(self, x: Array, *, beta: float, threshold: float) -> Array:
+        """log(1 + exp(beta x)) / beta; x itself where beta x > threshold."""
+        bx = x * beta
+        soft = self.div(self.add(self.xp.maximum(bx, 0), self.log1p(self.exp(self.neg(self.abs(bx))))), beta)
+        return self.xp.where(bx > threshold, x, soft).astype(x.dtype, copy=False)
+
+    def gelu(self, x: Array, *, approximate: str) -> Array:
+        """x * Phi(x), or its tanh approximation (Hendrycks & Gimpel 2016, arXiv:1606.08415)."""
+        if approximate == "tanh":
+            inner = (x + x * x * x * 0.044715) * math.sqrt(2 / math.pi)
+            return self.mul(x * 0.5, self.tanh(inner) + self._one(x))
+        return self.mul(x * 0.5, self.erf(x * math.sqrt(0.5)) + self._one(x))
+
+    # ------------------------------------------------------------------------------------------------------- reductions
+    def _accumulator(self, x: Array) -> Any:
+        return self.float32 if x.dtype.kind == "f" and x.dtype.itemsize == 2 else None
+
+    def sum(self, x: Array, *, axis: Any = None, keepdims: bool = False) -> Array:
+        """Sum over axes.  float16 is summed in float32; integers and bool in int64, as PyTorch."""
+        wide = self._accumulator(x)
+        y = self.xp.sum(x, axis=axis, keepdims=keepdims, dtype=wide if x.dtype.kind == "f" else self.int64)
+        return y.astype(x.dtype) if wide is not None else y
+
+    def mean(self, x: Array, *, axis: Any = None, keepdims: bool = False) -> Array:
+        y = self.xp.mean(x, axis=axis, keepdims=keepdims, dtype=self._accumulator(x))
+        return y.astype(x.dtype, copy=False)
+
+    def sum_to(self, x: Array, *, shape: tuple[int, ...]) -> Array:
+        """The transpose of broadcast_to: sum over the axes that broadcasting from ``shape`` would add or stretch."""
+        if x.shape == shape:
+            return x
+        lead = x.ndim - len(shape)
+        axes = tuple(range(lead)) + tuple(i + lead for i, n in enumerate(shape) if n == 1 and x.shape[i + lead] != 1)
+        return self.sum(x, axis=axes, keepdims=True).reshape(shape) if axes else x.reshape(shape)
+
+    def amax(self, x: Array, *, axis: Any = None, keepdims: bool = False) -> Array:
+        return self.xp.max(x, axis=axis, keepdims=keepdims)
+
+    def amin(self, x: Array, *, axis: Any = None, keepdims: bool = False) -> Array:
+        return self.xp.min(x, axis=axis, keepdims=keepdims)
+
+    def prod(self, x: Array, *, axis: Any = None, keepdims: bool = False) -> Array:
+        return self.xp.prod(x, axis=axis, keepdims=keepdims, dtype=None if x.dtype.kind == "f" else self.int64)
+
+    def argmax(self, x: Array, *, axis: int | None = None, keepdims: bool = False) -> Array:
+        return self.asarray(self.xp.argmax(x, axis=axis, keepdims=keepdims))
+
+    def argmin(self, x: Array, *, axis: int | None = None, keepdims: bool = False) -> Array:
+        return self.asarray(self.xp.argmin(x, axis=axis, keepdims=keepdims))
+
+    def any(self, x: Array, *, axis: Any = None, keepdims: bool = False) -> Array:
+        return self.asarray(self.xp.any(x, axis=axis, keepdims=keepdims))
+
+    def all(self, x: Array, *, axis: Any = None, keepdims: bool = False) -> Array:
+        return self.asarray(self.xp.all(x, axis=axis, keepdims=keepdims))
+
+    def cumsum(self, x: Array, *, axis: int) -> Array:
+        return self.xp.cumsum(x, axis=axis, dtype=None if x.dtype.kind == "f" else self.int64)
+
+    def argsort(self, x: Array, *, axis: int, descending: bool) -> Array:
+        """Stable in both directions: equal elements keep their order."""
+        if not descending:
+            return self.xp.argsort(x, axis=axis, kind="stable")
+        back = self.xp.argsort(self.xp.flip(x, axis), axis=axis, kind="stable")
+        return x.shape[axis] - 1 - self.xp.flip(back, axis)
+
+    def first_nonfinite(self, x: Array, infinities: bool = True) -> tuple[int, ...] | None:
+        """The index of the first NaN (or infinity), None if there is none."""
+        bad = ~self.xp.isfinite(x) if infinities else self.xp.isnan(x)
+        if not bad.any():
+            return None
+        return tuple(int(i) for i in self.xp.argwhere(bad)[0])
+
+    # ---------------------------------------------------------------------------------------------------- linear algebra
+    def matmul(self, a: Array, b: Array) -> Array:
+        return self.xp.matmul(a, b)
+
+    def linear(self, x: Array, w: Array, b: Array | None) -> Array:
+        """x @ w.T + b, as one product over all leading axes."""
+        y = self.matmul(x.reshape(-1, x.shape[-1]), w.T)
+        if b is not None:
+            y += b
+        return y.reshape(*x.shape[:-1], w.shape[0])
+
+    def linear_weight_grad(self, gy: Array, x: Array) -> Array:
+        """The gradient of x @ w.T with respect to w: gy.T @ x over all leading axes."""
+        return self.matmul(gy.reshape(-1, gy.shape[-1]).T, x.reshape(-1, x.shape[-1]))
+
+    def einsum(self, *xs: Array, equation: str) -> Array:
+        return self.asarray(self.xp.einsum(equation, *xs, optimize=len(xs) > 2))
+
+    # ------------------------------------------------------------------------------------------------------------- shape
+    def reshape(self, x: Array, *, shape: tuple[int, ...]) -> Array:
+        return x.reshape(shape)
+
+    def transpose(self, x: Array, *, axes: tuple[int, ...]) -> Array:
+        return x.transpose(axes)
+
+    def broadcast_to(self, x: Array, *, shape: tuple[int, ...]) -> Array:
+        return self.xp.broadcast_to(x, shape)
+
+    def concatenate(self, *xs: Array, axis: int) -> Array:
+        return self.xp.concatenate(xs, axis)
+
+    def stack(self, *xs: Array, axis: int) -> Array:
+        return self.xp.stack(xs, axis)
+
+    def flip(self, x: Array, *, axes: tuple[int, ...]) -> Array:
+        return self.xp.flip(x, axes).copy()
+
+    def roll(self, x: Array, *, shift: Any, axis: Any) -> Array:
+        return self.xp.roll(x, shift, axis)
+
+    def pad(self, x: Array, *, widths: Sequence[tuple[int, int]], value: float) -> Array:
+        """Put ``value`` around x; negative widths crop."""
+        shape = tuple(n + lo + hi for n, (lo, hi) in zip(x.shape, widths, strict=True))
+        y = self.xp.full(shape, value, x.dtype)
+        inner = tuple(slice(max(lo, 0), n - max(hi, 0)) for n, (lo, hi) in zip(shape, widths, strict=True))
+        y[inner] = x[self._cropped(x.shape, widths)]
+        return y
+
+    @staticmethod
+    def _cropped(shape: tuple[int, ...], widths: Sequence[tuple[int, int]]) -> tuple[slice, ...]:
+        return tuple(slice(max(-lo, 0), n - max(-hi, 0)) for n, (lo, hi) in zip(shape, widths, strict=True))
+
+    def triangle(self, x: Array, *, diagonal: int, lower: bool) -> Array:
+        return self.xp.tril(x, diagonal) if lower else self.xp.triu(x, diagonal)
+
+    # ---------------------------------------------------------------------------------------------------------- indexing
+    def getitem(self, x: Array, *, index: Any) -> Array:
+        y = x[index]
+        if not isinstance(y, self.xp.ndarray):       # NumPy gives a scalar; an Ellipsis makes it a 0-d array
+            y = x[(*index, ...) if type(index) is tuple else (index, ...)]
+        return y
+
+    def getitem_grad(self, gy: Array, *, shape: tuple[int, ...], index: Any) -> Array:
+        """gy added into zeros where x[index] was read; an element that was read twice gets both."""
+        gx = self.xp.zeros(shape, gy.dtype)
+        if all(i is None or i is Ellipsis or isinstance(i, (int, slice)) for i in (index if type(index) is tuple else (index,))):
+            gx[index] = gy
+        else:
+            self._add_at(gx, index, gy)
+        return gx
+
+    def _add_at(self, x: Array, index: Any, values: Array) -> None:
+        self.xp.add.at(x, index, values)
+
+    def setitem(self, x: Array, v: Array, *, index: Any) -> Array:
+        """A copy of x with ``copy[index] = v``."""
+        y = self.copy(x)
+        y[index] = v
+        return y
+
+    def zero_at(self, x: Array, *, index: Any) -> Array:
+        """A copy of x with zeros at ``index``."""
+        y = self.copy(x)
+        y[index] = 0
+        return y
+
+    def gather(self, x: Array, index: Array, *, axis: int) -> Array:
+        """y[i][j] = x[i][index[i][j]]: ``index`` may be shorter than x along the other axes, as in PyTorch."""
+        return x[self._along(index, axis, x.ndim)]
+
+    def scatter_add(self, x: Array, v: Array, index: Array, *, axis: int) -> Array:
+        """A copy of x with v added at ``index`` along ``axis``."""
+        y = self.copy(x)
+        self._add_at(y, self._along(index, axis, x.ndim), v)
+        return y
+
+    def _along(self, index: Array, axis: int, ndim: int) -> tuple[Array, ...]:
+        grids = [self.xp.arange(n).reshape([-1 if k == d else 1 for k in range(ndim)]) for d, n in enumerate(index.shape)]
+        grids[axis] = index
+        return tuple(grids)
+
+    def nonzero(self, x: Array) -> Array:
+        return self.xp.argwhere(x)
+
+    def one_hot(self, labels: Array, *, num_classes: int) -> Array:
+        y = self.xp.zeros((*labels.shape, num_classes), self.int64)
+        if labels.size:
+            y.reshape(-1, num_classes)[self.xp.arange(labels.size), labels.reshape(-1)] = 1
+        return y
+
+    # ------------------------------------------------------------------------------------------------------------ writes
+    def copyto(self, x: Array, value: Array) -> None:
+        """Overwrite x with ``value`` (broadcast, cast)."""
+        x[...] = value
+
+    def assign(self, x: Array, index: Any, value: Array) -> None:
+        """x[index] = value."""
+        x[index] = value
+
+    def add_into(self, x: Array, value: Array) -> Array:
+        """x + value, in x's own memory where that is quicker."""
+        x += value
+        return x

@@ -1,0 +1,71 @@
+"""The CUDA backend: CuPy for arrays, minidl's own kernels for the rest."""
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from minidl.backend.base import Array, Backend
+from minidl.errors import DeviceError
+
+
+def why_not() -> str | None:
+    """Why there is no CUDA here, in words; None when there is.  Importing CuPy succeeds without a GPU, so it is asked."""
+    try:
+        import cupy
+    except ImportError:
+        return "CuPy is not installed; pip install 'minidl[cuda13]'"
+    except Exception as e:                           # a broken driver makes the import itself fail in many ways
+        return f"CuPy cannot be imported: {e}"
+    try:
+        count = cupy.cuda.runtime.getDeviceCount()
+    except Exception as e:
+        return f"CuPy finds no usable driver: {e}"
+    return None if count else "CuPy finds no GPU"
+
+
+def device_count() -> int:
+    """The number of CUDA devices, 0 without CuPy or a driver."""
+    if why_not() is not None:
+        return 0
+    import cupy
+    return int(cupy.cuda.runtime.getDeviceCount())
+
+
+class CUDA(Backend):
+    """Verbs on CuPy arrays of one device."""
+
+    def __init__(self, index: int):
+        import cupy
+        super().__init__(cupy, f"cuda:{index}", "cuda")
+        self.index = index
+
+    def to_host(self, x: Array) -> Any:
+        return self.xp.asnumpy(x)
+
+    def asarray(self, value: Any, dtype: Any = None) -> Array:
+        with self.xp.cuda.Device(self.index):
+            return self.xp.asarray(value, dtype=dtype)
+
+    def _add_at(self, x: Array, index: Any, values: Array) -> None:
+        import cupyx
+        cupyx.scatter_add(x, index, values)
+
+    def synchronize(self) -> None:
+        with self.xp.cuda.Device(self.index):
+            self.xp.cuda.get_current_stream().synchronize()
+
+
+@functools.cache
+def cuda_backend(index: int) -> CUDA:
+    """The backend of device ``index``.
+
+    Raises:
+        DeviceError: no CUDA here (the message says why), or no such device.
+    """
+    reason = why_not()
+    if reason is not None:
+        raise DeviceError(f"cuda: {reason}; use device 'cpu', or minidl.cuda.is_available() to choose")
+    count = device_count()
+    if index >= count:
+        raise DeviceError(f"cuda:{index}: there are {count} devices, numbered from 0")
+    return CUDA(index)

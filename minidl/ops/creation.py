@@ -1,0 +1,251 @@
+"""Making tensors."""
+from __future__ import annotations
+
+from typing import Any
+
+from minidl.autograd.function import Function, tensors
+from minidl.autograd.node import Leaf
+from minidl.backend import get_backend
+from minidl.backend.rng import Generator, default_generator
+from minidl.config import grad_mode
+from minidl.errors import DTypeError, ShapeError
+from minidl.ops.elementwise import astype
+from minidl.ops.shape import sizes_of
+from minidl.tensor import Tensor
+
+
+def tensor(data: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """A new tensor with a copy of ``data``: a number, nested lists, an array or a tensor.
+
+    Python floats become float32 and integers int64; arrays and tensors keep their dtype.
+
+    Raises:
+        ShapeError: nested lists of unequal length.
+        DTypeError: data that is not numbers, or ``requires_grad`` of integers.
+    """
+    F = get_backend(device)
+    if isinstance(data, Tensor):
+        array = F.array(data.data if data.F is F else data.F.to_host(data.data), dtype)
+    else:
+        try:
+            array = F.array(_with_plain_tensors(data), dtype)
+        except ValueError as e:
+            raise ShapeError(f"tensor: the nested lists are not of equal length ({e})") from None
+        except OverflowError as e:
+            raise DTypeError(f"tensor: {e}") from None
+        if dtype is None and array.dtype == F.float64 and not hasattr(data, "dtype"):
+            array = array.astype(F.float32)
+    if array.dtype.kind not in "biuf":
+        raise DTypeError(f"tensor: expected numbers, found {array.dtype} from {type(data).__name__}")
+    return _leaf(array, F, requires_grad, "tensor")
+
+
+def _with_plain_tensors(data: Any) -> Any:
+    """Nested lists with the tensors in them as lists."""
+    if isinstance(data, (list, tuple)):
+        return [_with_plain_tensors(d) for d in data]
+    return data.tolist() if isinstance(data, Tensor) else data
+
+
+def _leaf(array: Any, F: Any, requires_grad: bool, name: str) -> Tensor:
+    if requires_grad and array.dtype.kind != "f":
+        raise DTypeError(f"{name}: only floating-point tensors have gradients, found {array.dtype}; pass dtype=minidl.float32")
+    return Tensor(array, F, Leaf(F, array.shape) if requires_grad else None)
+
+
+def as_tensor(data: Any, dtype: Any = None, device: Any = None) -> Tensor:
+    """``data`` as a tensor, sharing memory where it can: a tensor of that dtype and device is returned itself."""
+    if isinstance(data, Tensor):
+        return data.to(dtype or data.dtype).to(device or data.device)
+    if hasattr(data, "__array_interface__"):
+        F = get_backend(device)
+        return Tensor(F.asarray(data, dtype), F)
+    return tensor(data, dtype, device)
+
+
+def from_numpy(array: Any) -> Tensor:
+    """A tensor on the CPU that shares the array's memory."""
+    F = get_backend("cpu")
+    if not hasattr(array, "__array_interface__") or array.dtype.kind not in "biuf":
+        raise DTypeError(f"from_numpy: expected a NumPy array of numbers, found {getattr(array, 'dtype', type(array).__name__)}")
+    return Tensor(F.asarray(array), F)
+
+
+def from_dlpack(other: Any) -> Tensor:
+    """A tensor that shares the memory of another library's (PyTorch, CuPy, JAX, ...)."""
+    kind = other.__dlpack_device__()[0]
+    F = get_backend("cpu" if kind in (1, 3) else "cuda")         # 1: CPU, 3: pinned CPU memory
+    return Tensor(F.xp.from_dlpack(other), F)
+
+
+def zeros(*shape: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """Zeros of ``shape``; float32 by default."""
+    F = get_backend(device)
+    return _leaf(F.zeros(_checked("zeros", shape), dtype), F, requires_grad, "zeros")
+
+
+def ones(*shape: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """Ones of ``shape``; float32 by default."""
+    F = get_backend(device)
+    return _leaf(F.ones(_checked("ones", shape), dtype), F, requires_grad, "ones")
+
+
+def empty(*shape: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """Memory of ``shape`` with whatever was in it; float32 by default."""
+    F = get_backend(device)
+    return _leaf(F.empty(_checked("empty", shape), dtype), F, requires_grad, "empty")
+
+
+def full(shape: Any, fill_value: float, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """``fill_value`` everywhere; float32 for a float, int64 for an integer, bool for a bool."""
+    F = get_backend(device)
+    if dtype is None:
+        dtype = F.bool if isinstance(fill_value, bool) else F.int64 if isinstance(fill_value, int) else F.float32
+    return _leaf(F.full(_checked("full", (shape,)), fill_value, dtype), F, requires_grad, "full")
+
+
+def _checked(name: str, shape: Any) -> tuple[int, ...]:
+    sizes = sizes_of(shape)
+    if any(n < 0 for n in sizes):
+        raise ShapeError(f"{name}: sizes must be at least 0, found {sizes}")
+    return sizes
+
+
+def zeros_like(x: Tensor, dtype: Any = None, requires_grad: bool = False) -> Tensor:
+    """Zeros of x's shape, dtype and device."""
+    return zeros(x.shape, dtype=dtype or x.dtype, device=x.F, requires_grad=requires_grad)
+
+
+def ones_like(x: Tensor, dtype: Any = None, requires_grad: bool = False) -> Tensor:
+    """Ones of x's shape, dtype and device."""
+    return ones(x.shape, dtype=dtype or x.dtype, device=x.F, requires_grad=requires_grad)
+
+
+def full_like(x: Tensor, fill_value: float, dtype: Any = None, requires_grad: bool = False) -> Tensor:
+    """``fill_value`` in x's shape, dtype and device."""
+    return full(x.shape, fill_value, dtype or x.dtype, x.F, requires_grad)
+
+
+def empty_like(x: Tensor, dtype: Any = None, requires_grad: bool = False) -> Tensor:
+    """Memory of x's shape, dtype and device with whatever was in it."""
+    return empty(x.shape, dtype=dtype or x.dtype, device=x.F, requires_grad=requires_grad)
+
+
+def arange(start: float, end: float | None = None, step: float = 1, dtype: Any = None, device: Any = None) -> Tensor:
+    """start, start + step, ... below ``end`` (from 0 with one argument); int64 if all are integers, else float32."""
+    F = get_backend(device)
+    if end is None:
+        start, end = 0, start
+    if step == 0:
+        raise ValueError("arange: step must not be 0")
+    if dtype is None:
+        dtype = F.int64 if all(isinstance(v, int) for v in (start, end, step)) else F.float32
+    return Tensor(F.arange(start, end, step, dtype), F)
+
+
+def linspace(start: float, end: float, steps: int, dtype: Any = None, device: Any = None) -> Tensor:
+    """``steps`` numbers from start to end, both included, equally far apart."""
+    F = get_backend(device)
+    return Tensor(F.linspace(start, end, steps, dtype), F)
+
+
+def eye(n: int, m: int | None = None, dtype: Any = None, device: Any = None) -> Tensor:
+    """Ones on the diagonal of an (n, m) matrix, zeros elsewhere."""
+    F = get_backend(device)
+    return Tensor(F.eye(n, m, dtype), F)
+
+
+# ---------------------------------------------------------------------------------------------------------------- random
+def rand(*shape: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False, generator: Generator | None = None) -> Tensor:
+    """Uniform random numbers in [0, 1)."""
+    F = get_backend(device)
+    drawn = (generator or default_generator).uniform(_checked("rand", shape), dtype=dtype or F.float32)
+    return _leaf(F.asarray(drawn), F, requires_grad, "rand")
+
+
+def randn(*shape: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False, generator: Generator | None = None) -> Tensor:
+    """Random numbers from the normal distribution of mean 0 and variance 1."""
+    F = get_backend(device)
+    drawn = (generator or default_generator).normal(_checked("randn", shape), dtype=dtype or F.float32)
+    return _leaf(F.asarray(drawn), F, requires_grad, "randn")
+
+
+def randint(low: int, high: int, size: Any, device: Any = None, generator: Generator | None = None) -> Tensor:
+    """Random integers, int64, from low to high - 1."""
+    F = get_backend(device)
+    return Tensor(F.asarray((generator or default_generator).randint(low, high, _checked("randint", (size,)))), F)
+
+
+def randperm(n: int, device: Any = None, generator: Generator | None = None) -> Tensor:
+    """The integers 0 to n - 1 in random order, int64."""
+    F = get_backend(device)
+    return Tensor(F.asarray((generator or default_generator).permutation(n)), F)
+
+
+def rand_like(x: Tensor) -> Tensor:
+    """Uniform random numbers of x's shape, dtype and device."""
+    return rand(x.shape, dtype=x.dtype, device=x.F)
+
+
+def randn_like(x: Tensor) -> Tensor:
+    """Normal random numbers of x's shape, dtype and device."""
+    return randn(x.shape, dtype=x.dtype, device=x.F)
+
+
+def bernoulli(x: Tensor, generator: Generator | None = None) -> Tensor:
+    """1 with the probability that x gives for each element, else 0; in x's dtype."""
+    return (rand(x.shape, dtype=x.dtype, device=x.F, generator=generator) < x).to(x.dtype)
+
+
+def get_rng_state() -> tuple[int, int]:
+    """The state of the default generator: (seed, offset)."""
+    return default_generator.get_state()
+
+
+def set_rng_state(state: tuple[int, int]) -> None:
+    """Continue the default generator from what :func:`get_rng_state` returned."""
+    default_generator.set_state(state)
+
+
+# -------------------------------------------------------------------------------------------------------------- transfer
+class ToDevice(Function, verb="to_device"):
+    """x on another device; the gradient travels back."""
+
+    @classmethod
+    def specialise(cls, verb: str) -> Any:           # its result is on another backend than its input
+        def apply(x: Tensor, *, target: Any) -> Tensor:
+            y = x.F.to_device(x.data, target=target)
+            if x.edge is None or not grad_mode.get():
+                return Tensor(y, target)
+            node = cls(target, (x.edge,), ())
+            node.source = x.F                        # type: ignore[attr-defined]
+            return Tensor(y, target, node)
+        return apply
+
+    def backward(self, F, gy):                       # type: ignore[no-untyped-def]
+        return (F.to_device(gy, target=self.source),)
+
+
+def to(x: Tensor, *args: Any, dtype: Any = None, device: Any = None, copy: bool = False) -> Tensor:
+    """x in another dtype, on another device, or both: ``x.to("cuda")``, ``x.to(minidl.float64)``, ``x.to(other)``.
+
+    x itself where nothing changes, unless ``copy``.
+    """
+    for a in args:
+        if isinstance(a, Tensor):
+            dtype, device = a.dtype, a.F
+        elif isinstance(a, str) and (a.partition(":")[0] in ("cpu", "cuda", "emu")) or hasattr(a, "xp"):
+            device = a
+        elif a is not None:
+            dtype = a
+    y = x
+    if dtype is not None:
+        y = astype(y, x.F.xp.dtype(dtype))
+    if device is not None and (target := get_backend(device)) is not y.F:
+        y = tensors.to_device(y, target=target)
+    return y.clone() if copy and y is x else y
+
+
+def type_as(x: Tensor, other: Tensor) -> Tensor:
+    """x in the dtype of ``other``."""
+    return to(x, other.dtype)

@@ -1,0 +1,209 @@
+"""Reading and writing by index: slices, integers, masks, gather and scatter, embedding."""
+from __future__ import annotations
+
+from typing import Any
+
+from minidl.autograd.function import Function, View, plain, tensors
+from minidl.errors import DTypeError, ShapeError
+from minidl.ops.axes import axis
+from minidl.tensor import Tensor
+
+
+class GetItem(View, verb="getitem"):
+    """x[index]: a view for slices and integers, a copy for masks and lists."""
+
+    def forward(self, F, x, *, index):
+        self.shape, self.index = x.shape, index
+        return F.getitem(x, index=index)
+
+    def backward(self, F, gy):
+        return (F.getitem_grad(gy, shape=self.shape, index=self.index),)
+
+
+class GetItemGrad(Function, verb="getitem_grad"):
+    """gy added into zeros where x[index] was read."""
+
+    def forward(self, F, gy, *, shape, index):
+        self.index = index
+        return F.getitem_grad(gy, shape=shape, index=index)
+
+    def backward(self, F, gx):
+        return (F.getitem(gx, index=self.index),)
+
+
+class SetItem(Function, verb="setitem"):
+    """A copy of x with copy[index] = v.  An index that names an element twice has no gradient worth the name."""
+
+    def forward(self, F, x, v, *, index):
+        self.index, self.shape = index, v.shape
+        return F.setitem(x, v, index=index)
+
+    def backward(self, F, gy):
+        return (self.needs[0] and F.zero_at(gy, index=self.index),
+                self.needs[1] and F.sum_to(F.getitem(gy, index=self.index), shape=self.shape))
+
+
+class ZeroAt(Function, verb="zero_at"):
+    """A copy of x with zeros at ``index``."""
+
+    def forward(self, F, x, *, index):
+        self.index = index
+        return F.zero_at(x, index=index)
+
+    def backward(self, F, gy):
+        return (F.zero_at(gy, index=self.index),)
+
+
+class Gather(Function, verb="gather"):
+    """x read along an axis at ``index``, an array of as many axes."""
+
+    def forward(self, F, x, index, *, axis):
+        self.shape, self.axis = x.shape, axis
+        return F.gather(x, index, axis=axis)
+
+    def backward(self, F, gy, index):
+        return F.scatter_add(F.broadcast_to(F.zeros_like(F.sum(gy)), shape=self.shape), gy, index, axis=self.axis), None
+
+
+class ScatterAdd(Function, verb="scatter_add"):
+    """A copy of x with v added along an axis at ``index``."""
+
+    def forward(self, F, x, v, index, *, axis):
+        self.axis = axis
+        return F.scatter_add(x, v, index, axis=axis)
+
+    def backward(self, F, gy, index):
+        return gy, self.needs[1] and F.gather(gy, index, axis=self.axis), None
+
+
+class Embedding(Function, verb="embedding"):
+    """Rows of w."""
+
+    def forward(self, F, w, index):
+        self.num = w.shape[0]
+        return F.embedding(w, index)
+
+    def backward(self, F, gy, index):
+        return F.embedding_grad(gy, index, num=self.num), None
+
+
+class EmbeddingGrad(Function, verb="embedding_grad"):
+    """gy added into the rows that it came from."""
+
+    def forward(self, F, gy, index, *, num):
+        return F.embedding_grad(gy, index, num)
+
+    def backward(self, F, gw, index):
+        return F.embedding(gw, index), None
+
+
+nonzero_, one_hot_ = plain("nonzero"), plain("one_hot")
+
+
+# ------------------------------------------------------------------------------------------------------------- functions
+def _array_index(i: Any, x: Tensor) -> Any:
+    """One entry of an index with its tensors replaced by their arrays."""
+    if isinstance(i, Tensor):
+        if i.data.dtype.kind not in "iub":
+            raise DTypeError(f"index: tensors must hold integers or bool, found {i.dtype}; convert with .long()")
+        return i.data
+    if isinstance(i, float) or isinstance(i, str):
+        raise TypeError(f"index: {i!r} is no index; use integers, slices, None, ..., lists, or tensors of integers or bool")
+    return i
+
+
+def array_index(index: Any, x: Tensor) -> Any:
+    if type(index) is tuple:
+        return tuple([_array_index(i, x) for i in index])
+    return _array_index(index, x)
+
+
+def getitem(x: Tensor, index: Any) -> Tensor:
+    """x[index] as NumPy and PyTorch mean it: integers and slices (a view), None, ..., lists, integer and bool tensors (a copy).
+
+    Raises:
+        IndexError: out of range, or more indices than axes.
+    """
+    index = array_index(index, x)
+    try:
+        return tensors.getitem(x, index=index)
+    except IndexError as e:
+        raise IndexError(f"index: {e}; the tensor has shape {x.shape}") from None
+
+
+def gather(x: Tensor, dim: int, index: Tensor) -> Tensor:
+    """y[i][j] = x[i][index[i][j]] (for dim 1): of ``index``'s shape, which may be shorter than x's along other axes.
+
+    Raises:
+        ShapeError: the numbers of axes differ, or index is longer than x along another axis.
+        IndexError: an index is out of range.
+    """
+    d = _check_gather("gather", x, dim, index)
+    return tensors.gather(x, index, axis=d)
+
+
+def scatter_add(x: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
+    """A copy of x with ``src`` added where :func:`gather` with this index would read."""
+    d = _check_gather("scatter_add", x, dim, index)
+    if index.shape != src.shape:
+        src = src[tuple(slice(0, n) for n in index.shape)]
+    return tensors.scatter_add(x, src, index, axis=d)
+
+
+def _check_gather(name: str, x: Tensor, dim: int, index: Tensor) -> int:
+    if index.data.dtype.kind not in "iu":
+        raise DTypeError(f"{name}: the index must hold integers, found {index.dtype}; convert with .long()")
+    d = axis(name, dim, x.ndim)
+    if index.ndim != x.ndim or any(i > n for k, (i, n) in enumerate(zip(index.shape, x.shape, strict=True)) if k != d):
+        raise ShapeError(f"{name}: index of shape {index.shape} does not fit a tensor of shape {x.shape}; it needs as many axes, "
+                         f"none of them longer except axis {d}")
+    check_range(name, index, x.shape[d])
+    return d
+
+
+def check_range(name: str, index: Tensor, n: int) -> None:
+    """Raise IndexError unless every index is in 0 .. n-1 (negative ones are not counted from the end here, as in PyTorch)."""
+    if index.data.size:
+        low, high = int(index.data.min()), int(index.data.max())
+        if low < 0 or high >= n:
+            raise IndexError(f"{name}: index {low if low < 0 else high} is out of range; there are {n}, numbered from 0")
+
+
+def index_select(x: Tensor, dim: int, index: Tensor) -> Tensor:
+    """The positions ``index`` (a vector) along ``dim``."""
+    d = axis("index_select", dim, x.ndim)
+    if index.ndim != 1:
+        raise ShapeError(f"index_select: the index must be a vector, found shape {index.shape}")
+    check_range("index_select", index, x.shape[d])
+    return tensors.getitem(x, index=(slice(None),) * d + (index.data,))
+
+
+def masked_select(x: Tensor, mask: Tensor) -> Tensor:
+    """The elements where the bool tensor ``mask`` (which broadcasts to x) is true, as a vector."""
+    if mask.data.dtype.kind != "b":
+        raise DTypeError(f"masked_select: the mask must be bool, found {mask.dtype}")
+    return tensors.getitem(x, index=mask.expand(x.shape).data)
+
+
+def nonzero(x: Tensor) -> Tensor:
+    """The indices of the elements that are not zero: int64, one row each."""
+    return nonzero_(x)
+
+
+def one_hot(labels: Tensor, num_classes: int = -1) -> Tensor:
+    """int64 of shape (*labels.shape, num_classes): 1 at each label, else 0.
+
+    Args:
+        num_classes: by default the largest label plus 1.
+
+    Raises:
+        DTypeError: labels are not integers.  IndexError: a label is out of range.
+    """
+    if labels.data.dtype.kind not in "iu":
+        raise DTypeError(f"one_hot: labels must be integers, found {labels.dtype}; convert with .long()")
+    if num_classes < 0:
+        if not labels.numel():
+            raise ShapeError("one_hot: no labels to count the classes from; pass num_classes")
+        num_classes = int(labels.data.max()) + 1
+    check_range("one_hot", labels, num_classes)
+    return one_hot_(labels, num_classes=num_classes)

@@ -1,0 +1,109 @@
+"""Attaching operators and methods to Tensor."""
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from minidl.backend.rng import Generator, default_generator
+from minidl.ops import activation, creation, elementwise, index, inplace, matmul, reduce, shape
+from minidl.ops.inplace import in_place
+from minidl.tensor import Tensor
+
+e, r, s = elementwise, reduce, shape
+
+
+def _reflected(operation: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    return lambda a, b: operation(b, a)
+
+
+OPERATORS: dict[str, Callable[..., Any]] = {
+    "__add__": e.add, "__radd__": _reflected(e.add), "__sub__": e.sub, "__rsub__": _reflected(e.sub),
+    "__mul__": e.mul, "__rmul__": _reflected(e.mul), "__truediv__": e.div, "__rtruediv__": _reflected(e.div),
+    "__pow__": e.pow, "__rpow__": _reflected(e.pow), "__mod__": e.remainder, "__rmod__": _reflected(e.remainder),
+    "__floordiv__": e.floor_divide, "__rfloordiv__": _reflected(e.floor_divide),
+    "__matmul__": matmul.matmul, "__rmatmul__": _reflected(matmul.matmul),
+    "__neg__": e.neg, "__pos__": lambda x: x, "__abs__": e.abs, "__invert__": e.bitwise_not,
+    "__eq__": e.eq, "__ne__": e.ne, "__lt__": e.lt, "__le__": e.le, "__gt__": e.gt, "__ge__": e.ge,
+    "__and__": e.bitwise_and, "__rand__": _reflected(e.bitwise_and), "__or__": e.bitwise_or, "__ror__": _reflected(e.bitwise_or),
+    "__xor__": e.bitwise_xor, "__rxor__": _reflected(e.bitwise_xor),
+    "__getitem__": index.getitem, "__setitem__": inplace.setitem,
+    "__iadd__": in_place(e.add), "__isub__": in_place(e.sub), "__imul__": in_place(e.mul), "__itruediv__": in_place(e.div),
+    "__ipow__": in_place(e.pow),
+}
+
+METHODS: tuple[Callable[..., Any], ...] = (
+    e.add, e.sub, e.mul, e.div, e.pow, e.neg, e.abs, e.maximum, e.minimum, e.fmod, e.remainder, e.square, e.sqrt, e.rsqrt,
+    e.reciprocal, e.exp, e.expm1, e.log, e.log1p, e.log2, e.log10, e.erf, e.sin, e.cos, e.tan, e.asin, e.acos, e.atan, e.sinh,
+    e.cosh, e.atan2, e.sign, e.floor, e.ceil, e.round, e.trunc, e.eq, e.ne, e.lt, e.le, e.gt, e.ge, e.logical_and, e.logical_or,
+    e.logical_xor, e.logical_not, e.isnan, e.isinf, e.isfinite, e.masked_fill, e.clamp, e.floor_divide,
+    activation.relu, activation.sigmoid, activation.tanh,
+    r.sum, r.mean, r.var, r.std, r.amax, r.amin, r.max, r.min, r.argmax, r.argmin, r.any, r.all, r.prod, r.cumsum, r.logsumexp,
+    r.norm, r.argsort, r.sort, r.topk,
+    matmul.matmul, matmul.dot, matmul.outer, matmul.mm, matmul.bmm,
+    s.reshape, s.reshape_as, s.flatten, s.unflatten, s.permute, s.transpose, s.t, s.movedim, s.squeeze, s.unsqueeze, s.expand,
+    s.expand_as, s.clone, s.contiguous, s.split, s.chunk, s.unbind, s.flip, s.roll, s.repeat, s.tril, s.triu,
+    index.gather, index.scatter_add, index.index_select, index.masked_select, index.nonzero,
+    inplace.copy_, inplace.fill_, inplace.zero_, creation.to, creation.type_as, creation.bernoulli,
+)
+ALIASES: dict[str, Callable[..., Any]] = {
+    "view": s.reshape, "swapaxes": s.transpose, "tile": s.repeat, "clip": e.clamp, "true_divide": e.div, "multiply": e.mul,
+    "subtract": e.sub, "divide": e.div, "absolute": e.abs, "negative": e.neg, "astype": e.astype,
+}
+IN_PLACE = (e.add, e.sub, e.mul, e.div, e.pow, e.neg, e.abs, e.exp, e.log, e.sqrt, e.square, e.reciprocal, e.clamp, e.masked_fill,
+            e.floor, e.ceil, e.round, activation.relu, activation.sigmoid, activation.tanh, index.scatter_add)
+
+
+def _conversion(name: str, dtype: str) -> Callable[[Tensor], Tensor]:
+    def convert(x: Tensor) -> Tensor:
+        return elementwise.astype(x, x.F.xp.dtype(dtype))
+    convert.__name__ = name
+    convert.__doc__ = f"x in {dtype}."
+    return convert
+
+
+def uniform_(x: Tensor, low: float = 0.0, high: float = 1.0, generator: Generator | None = None) -> Tensor:
+    """Overwrite x with uniform random numbers in [low, high)."""
+    drawn = (generator or default_generator).uniform(x.shape, low, high, dtype=x.dtype)
+    return inplace.copy_(x, Tensor(x.F.asarray(drawn), x.F))
+
+
+def normal_(x: Tensor, mean: float = 0.0, std: float = 1.0, generator: Generator | None = None) -> Tensor:
+    """Overwrite x with normal random numbers."""
+    drawn = (generator or default_generator).normal(x.shape, mean, std, dtype=x.dtype)
+    return inplace.copy_(x, Tensor(x.F.asarray(drawn), x.F))
+
+
+def where_method(x: Tensor, condition: Tensor, other: Any) -> Tensor:
+    """x where ``condition`` is true, else ``other``."""
+    return elementwise.where(condition, x, other)
+
+
+def cpu(x: Tensor) -> Tensor:
+    """x on the CPU."""
+    return creation.to(x, device="cpu")
+
+
+def cuda(x: Tensor, device: int = 0) -> Tensor:
+    """x on a CUDA device."""
+    return creation.to(x, device=f"cuda:{device}")
+
+
+def attach() -> None:
+    """Give Tensor its operators and methods."""
+    for name, operator in OPERATORS.items():
+        setattr(Tensor, name, operator)
+    for method in (*METHODS, uniform_, normal_, cpu, cuda):
+        setattr(Tensor, method.__name__, method)
+    for name, method in ALIASES.items():
+        setattr(Tensor, name, method)
+    for operation in IN_PLACE:
+        setattr(Tensor, operation.__name__ + "_", in_place(operation))
+    for name, dtype in (("half", "float16"), ("float", "float32"), ("double", "float64"), ("int", "int32"), ("long", "int64"),
+                        ("bool", "bool")):
+        setattr(Tensor, name, _conversion(name, dtype))
+    Tensor.where = where_method                      # type: ignore[method-assign]
+    Tensor.T = property(s.t)                         # type: ignore[assignment]
+    Tensor.mT = property(lambda x: shape.transpose(x, -2, -1))           # type: ignore[assignment]
+
+
+attach()
