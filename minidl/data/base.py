@@ -97,6 +97,9 @@ class ArrayDataset(Dataset):
             raise DataError(f"{name}: images must be (N, C, H, W), got shape {images.shape}")
         if images.dtype not in (np.uint8, np.float32):
             raise DataError(f"{name}: images must be uint8 or float32, got {images.dtype}; convert them with .astype")
+        if images.dtype == np.float32 and not np.isfinite(images).all():
+            bad = int(np.flatnonzero(~np.isfinite(images).all(axis=(1, 2, 3)))[0])
+            raise DataError(f"{name}: image {bad} holds a NaN or an infinity; repair or remove it")
         if labels.shape != (len(images),) or (labels.size and labels.dtype.kind not in "iu"):
             raise DataError(
                 f"{name}: labels must be {len(images)} integers, one per image, got {labels.dtype} of shape "
@@ -150,8 +153,8 @@ def random_order(n: int, *key: int) -> Array:
 
     It sorts raw Philox bits, whose stream NumPy keeps for ever (its ``permutation`` may change between versions).
     """
-    if min(key) < 0:
-        raise ConfigError(f"data: a seed must be at least 0, got {min(key)}")
+    if min(key) < 0 or max(key) >= 2**64:
+        raise ConfigError(f"data: a seed must be at least 0 and below 2**64, got {key[0]}")
     bits = np.random.Philox(key=np.array([*key, *[0] * (2 - len(key))], np.uint64)).random_raw(n)
     return np.argsort(bits, kind="stable").astype(np.int64)
 

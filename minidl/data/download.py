@@ -91,8 +91,8 @@ def fetch(
                 resumed = part.exists() and part.stat().st_size > 0
                 try:
                     _transfer(url, part, path.name, progress, timeout, size, max_bytes)
-                except (urllib.error.URLError, HTTPException, TimeoutError, ConnectionError, DataError) as error:
-                    failures.append(f"{url}: {getattr(error, 'reason', None) or error}")
+                except DataError as error:
+                    failures.append(f"{url}: {error}")
                     break
                 found = file_checksum(part, algorithm_of(checksum))
                 if found == checksum:
@@ -114,7 +114,10 @@ def fetch(
 def _transfer(
     url: str, part: Path, name: str, progress: Progress | None, timeout: float, size: int, max_bytes: int
 ) -> None:
-    """Append to (or begin) ``part`` until the server says the file is complete."""
+    """Append to (or begin) ``part`` until the server says the file is complete.
+
+    What goes wrong with the network is a DataError; an OSError is one of the disk.
+    """
     have = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(url, headers={"User-Agent": "minidl", "Accept-Encoding": "identity"})
     if have:
@@ -130,6 +133,8 @@ def _transfer(
             return
         part.unlink()
         return _transfer(url, part, name, progress, timeout, size, max_bytes)
+    except (OSError, HTTPException) as error:
+        raise DataError(str(getattr(error, "reason", "") or error)) from None
     with response:
         total = _total(response, have)
         if response.status != 206:
@@ -137,7 +142,7 @@ def _transfer(
         if max(total, size) > max_bytes:
             raise DataError(f"{max(total, size):,} bytes, more than the limit of {max_bytes:,}")
         with open(part, "ab" if have else "wb") as file:
-            while block := response.read(_BLOCK):
+            while block := _receive(response):
                 have += len(block)
                 if have > max_bytes:
                     raise DataError(f"more than the limit of {max_bytes:,} bytes")
@@ -148,6 +153,14 @@ def _transfer(
             os.fsync(file.fileno())
     if total and have != total:
         raise DataError(f"the connection closed after {have:,} of {total:,} bytes; run it again to continue")
+
+
+def _receive(response: HTTPResponse) -> bytes:
+    """The next block, or b"" at the end."""
+    try:
+        return response.read(_BLOCK)
+    except (OSError, HTTPException) as error:
+        raise DataError(f"the connection broke ({error}); run it again to continue") from None
 
 
 def _total(response: HTTPResponse, have: int) -> int:

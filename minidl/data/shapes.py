@@ -63,9 +63,9 @@ def load_shapes(
         raise ConfigError(f"{name}: no split is called {split!r}; expected 'train', 'test' or 'val'")
     if size is None:
         size = info.counts["train" if split == "train" else "test"]
-    if size < 1 or seed < 0 or not 0 <= clutter <= 4:
+    if size < 1 or not 0 <= seed < 2**64 or not 0 <= clutter <= 4:
         raise ConfigError(
-            f"{name}: expected size >= 1, seed >= 0 and clutter from 0 to 4, got size={size}, seed={seed}, "
+            f"{name}: expected size >= 1, 0 <= seed < 2**64 and clutter from 0 to 4, got size={size}, seed={seed}, "
             f"clutter={clutter}"
         )
     if domain_shift not in (None, *SHIFTS):

@@ -43,14 +43,20 @@ class Python2Pickle:
                 self.out += b"\x88" if value else b"\x89"
             case int():
                 small, medium = 0 <= value < 256, 0 <= value < 65536
-                self.out += b"K" + bytes([value]) if small else b"M" + struct.pack("<H", value) if medium else b"J" + (
-                    struct.pack("<i", value)
+                self.out += (
+                    b"K" + bytes([value])
+                    if small
+                    else b"M" + struct.pack("<H", value)
+                    if medium
+                    else b"J" + (struct.pack("<i", value))
                 )
             case None:
                 self.out += b"N"
             case str() | bytes():
                 raw = value.encode("latin-1") if isinstance(value, str) else value
-                self.out += b"U" + bytes([len(raw)]) + raw if len(raw) < 256 else b"T" + struct.pack("<i", len(raw)) + raw
+                self.out += (
+                    b"U" + bytes([len(raw)]) + raw if len(raw) < 256 else b"T" + struct.pack("<i", len(raw)) + raw
+                )
                 self.memo()
             case np.ndarray():
                 self.array(value)
@@ -131,7 +137,10 @@ def cifar100_python(n: int = 6) -> dict[str, bytes]:
         images, labels = cifar_images(n, seed)
         fine, coarse = (labels * 10).tolist(), labels.tolist()
         files[name] = python2_pickle({"data": images.reshape(n, -1), "fine_labels": fine, "coarse_labels": coarse})
-    names = {"fine_label_names": [f"fine{k}" for k in range(100)], "coarse_label_names": [f"coarse{k}" for k in range(20)]}
+    names = {
+        "fine_label_names": [f"fine{k}" for k in range(100)],
+        "coarse_label_names": [f"coarse{k}" for k in range(20)],
+    }
     files["meta"] = python2_pickle(names)
     return files
 

@@ -42,9 +42,15 @@ def test_index_out_of_range(index):
     [
         (np.zeros((2, 3, 4), np.uint8), [0, 0], {}, r"images must be \(N, C, H, W\), got shape \(2, 3, 4\)"),
         (np.zeros((2, 1, 4, 4)), [0, 0], {}, "must be uint8 or float32, got float64"),
+        (np.full((2, 1, 4, 4), np.nan, np.float32), [0, 0], {}, "array: image 0 holds a NaN or an infinity"),
         (np.zeros((2, 1, 4, 4), np.uint8), [0], {}, "labels must be 2 integers"),
         (np.zeros((2, 1, 4, 4), np.uint8), [0.0, 1.0], {}, "labels must be 2 integers, one per image, got float64"),
-        (np.zeros((2, 1, 4, 4), np.uint8), [0, 3], {"class_names": "abc"}, "label 3 of image 1 is out of range: expected 0 to 2"),
+        (
+            np.zeros((2, 1, 4, 4), np.uint8),
+            [0, 3],
+            {"class_names": "abc"},
+            "label 3 of image 1 is out of range: expected 0 to 2",
+        ),
         (np.zeros((2, 1, 4, 4), np.uint8), [-1, 0], {"class_names": "abc"}, "label -1 of image 0 is out of range"),
         (np.zeros((2, 1, 4, 4), np.uint8), [0, 1], {"boxes": np.zeros((1, 4))}, r"boxes must be \(2, 4\)"),
     ],
@@ -100,7 +106,7 @@ def test_train_val_split():
 def test_the_order_of_a_seed_is_the_same_for_ever():
     """Written down once: a NumPy that shuffles otherwise must not change a run's order."""
     assert random_order(8, 3, 5).tolist() == [0, 6, 2, 1, 3, 4, 7, 5]
-    with pytest.raises(ConfigError, match="a seed must be at least 0"):
+    with pytest.raises(ConfigError, match="a seed must be at least 0 and below"):
         random_order(8, -1)
 
 

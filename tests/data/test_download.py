@@ -111,7 +111,9 @@ def test_a_server_without_ranges_starts_over(server, tmp_path):
     assert fetch([server.url("no-range")], tmp_path / "file", CHECKSUM).read_bytes() == CONTENT
 
 
-@pytest.mark.parametrize("part", [b"other bytes", CONTENT[::-1], CONTENT + b"more"], ids=["short", "same size", "too long"])
+@pytest.mark.parametrize(
+    "part", [b"other bytes", CONTENT[::-1], CONTENT + b"more"], ids=["short", "same size", "too long"]
+)
 def test_a_part_of_another_file_is_thrown_away(server, tmp_path, part):
     (tmp_path / "file.part").write_bytes(part)
     assert fetch([server.url("good")], tmp_path / "file", CHECKSUM).read_bytes() == CONTENT
@@ -177,7 +179,10 @@ def test_install_a_file_of_the_users(toy, tmp_path):
 
 def test_install_mnist_from_a_folder_or_file_by_file(tmp_path, monkeypatch):
     packed = files.mnist_files(packed=True)
-    sums = {("mnist", n.removesuffix(".gz")): "sha256:" + hashlib.sha256(gzip.decompress(d)).hexdigest() for n, d in packed.items()}
+    sums = {
+        ("mnist", n.removesuffix(".gz")): "sha256:" + hashlib.sha256(gzip.decompress(d)).hexdigest()
+        for n, d in packed.items()
+    }
     monkeypatch.setattr("minidl.data.mnist.CHECKSUMS", sums)
     folder = files.write_folder(tmp_path / "given", packed)
     assert len(install("mnist", folder, tmp_path / "a")) == 4, "packed anew: what they hold is what counts"

@@ -88,7 +88,9 @@ def test_exif_orientation(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # the camera was turned: show it rotated by 90 degrees clockwise
     picture.save(tmp_path / "turned.png", exif=exif)
-    np.testing.assert_array_equal(read_image(tmp_path / "turned.png", grayscale=True)[0], np.rot90(np.asarray(picture), -1))
+    np.testing.assert_array_equal(
+        read_image(tmp_path / "turned.png", grayscale=True)[0], np.rot90(np.asarray(picture), -1)
+    )
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "LA", "RGBA", "CMYK", "YCbCr", "I;16", "I", "F"])

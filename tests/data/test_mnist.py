@@ -14,7 +14,9 @@ from tests.data import files
 
 
 @pytest.mark.parametrize("packed", [False, True])
-@pytest.mark.parametrize("name, folder", [("mnist", "mnist"), ("mnist", "MNIST/raw"), ("fashion_mnist", "FashionMNIST/raw")])
+@pytest.mark.parametrize(
+    "name, folder", [("mnist", "mnist"), ("mnist", "MNIST/raw"), ("fashion_mnist", "FashionMNIST/raw")]
+)
 def test_reads_what_was_written(tmp_path, name, folder, packed):
     files.write_folder(tmp_path / folder, files.mnist_files(7, packed))
     for split in ("train", "test"):

@@ -85,7 +85,9 @@ def test_flip_mirrors_some_and_only_mirrors():
     np.testing.assert_array_equal(T.RandomHorizontalFlip(0)(x, rng()), x)
 
 
-@given(st.integers(0, 3), st.sampled_from(["zero", "reflect"]), st.integers(1, 9), st.integers(1, 7), st.integers(0, 99))
+@given(
+    st.integers(0, 3), st.sampled_from(["zero", "reflect"]), st.integers(1, 9), st.integers(1, 7), st.integers(0, 99)
+)
 def test_crop_is_a_window_of_the_padded_image(padding, mode, h, w, seed):
     x = images(n=3)
     y = T.RandomCrop((h, w), padding, mode)(x, rng(seed))
@@ -191,7 +193,10 @@ def test_channel_statistics_are_those_of_all_pixels():
     "build, reason",
     [
         (lambda: T.from_config({"name": "Rotate"}), "no transform is called 'Rotate'; expected one of CenterCrop, "),
-        (lambda: T.from_config({"name": "Cutout", "hole": 3}), "Cutout has no argument 'hole'; expected size, value, p"),
+        (
+            lambda: T.from_config({"name": "Cutout", "hole": 3}),
+            "Cutout has no argument 'hole'; expected size, value, p",
+        ),
         (lambda: T.from_config({"name": "CenterCrop"}), "CenterCrop cannot be built"),
         (lambda: T.from_config({"size": 3}), "expected a mapping with a 'name'"),
         (lambda: T.from_config([3]), "expected a mapping"),
