@@ -1,9 +1,9 @@
 """Activation functions as modules; the formulas stand in ``minidl.nn.functional``."""
 from __future__ import annotations
 
-from ..tensor import Tensor
-from . import functional as F
-from .module import Module
+from minidl.tensor import Tensor
+from minidl.nn import functional as F
+from minidl.nn.module import Module
 
 
 class ReLU(Module):

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from typing import Any, overload
 
-from .module import MODULE, Module, _indent
-from .parameter import Parameter
+from minidl.nn.module import MODULE, Module, _indent
+from minidl.nn.parameter import Parameter
 
 
 class _ModuleSequence(Module):

@@ -4,12 +4,14 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from ..errors import ConfigError, ShapeError
-from ..tensor import Tensor, empty
-from . import functional as F
-from . import init
-from .module import Module
-from .parameter import Parameter
+from minidl.errors import ConfigError, ShapeError
+from minidl.ops.creation import empty
+from minidl.ops.geometry import conv2d_geometry
+from minidl.tensor import Tensor
+from minidl.nn import functional as F
+from minidl.nn import init
+from minidl.nn.module import Module
+from minidl.nn.parameter import Parameter
 
 PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
 
@@ -91,8 +93,8 @@ class Conv2d(_ConvNd):
     Args:
         in_channels, out_channels: channels of input and output; both divisible by ``groups``.
         kernel_size, stride, dilation: an int or (height, width).
-        padding: an int, (height, width), (top, bottom, left, right), "valid" (none) or "same" (output as large as the
-            input; needs stride 1; an odd total puts the extra row or column at the bottom or right).
+        padding: an int, (height, width), ((top, bottom), (left, right)), "valid" (none) or "same" (output as large as
+            the input; needs stride 1; an odd total puts the extra row or column at the bottom or right).
         groups: split the channels into groups that do not see each other; ``groups=in_channels`` is depthwise.
         padding_mode: what lies beyond the edge: "zeros", "reflect", "replicate" or "circular".
         strict: raise a ShapeError when the kernel's steps do not end exactly at the input's edge ("doesn't fit")
@@ -121,18 +123,26 @@ class Conv2d(_ConvNd):
         if self.padding == "valid":
             return 0, 0, 0, 0
         if self.padding == "same":
-            (v, h) = (d * (k - 1) for d, k in zip(self.dilation, self.kernel_size, strict=True))
+            v, h = (d * (k - 1) for d, k in zip(self.dilation, self.kernel_size, strict=True))
             return h // 2, h - h // 2, v // 2, v - v // 2
-        if len(self.padding) == 2:
-            return self.padding[1], self.padding[1], self.padding[0], self.padding[0]
-        return self.padding[2], self.padding[3], self.padding[0], self.padding[1]
+        (top, bottom), (left, right) = ((p, p) if isinstance(p, int) else p for p in self.padding)
+        return left, right, top, bottom
 
     def forward(self, input: Tensor) -> Tensor:
         """Convolve ``input`` (N, in_channels, H, W) or (in_channels, H, W)."""
         padding = self.padding
         if self._border is not None:
             input, padding = F.pad(input, self._border, mode=self.padding_mode), 0
-        return F.conv2d(input, self.weight, self.bias, self.stride, padding, self.dilation, self.groups, strict=self.strict)
+        if self.strict:
+            shape = input.shape if input.ndim == 4 else (1, *input.shape)
+            conv2d_geometry(
+                shape, self.weight.shape, self.stride, padding, self.dilation, self.groups, strict=True, name=repr(self)
+            )
+        return F.conv2d(input, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
+
+    def extra_repr(self) -> str:
+        """The options that differ from their defaults, as torch prints them."""
+        return super().extra_repr() + (", strict=True" if self.strict else "")
 
 
 def _conv_padding(padding: Any) -> Any:
@@ -140,11 +150,13 @@ def _conv_padding(padding: Any) -> Any:
         return padding
     if isinstance(padding, str):
         raise ConfigError(f"Conv2d: padding must be numbers, 'same' or 'valid', got {padding!r}")
-    if isinstance(padding, (tuple, list)) and len(padding) == 4 and all(isinstance(p, int) for p in padding):
-        values = tuple(padding)
+    if isinstance(padding, (tuple, list)) and len(padding) == 2 and not any(isinstance(side, int) for side in padding):
+        values: Any = tuple(pair(side, "Conv2d: each side of padding") for side in padding)
+        lowest = min(min(side) for side in values)
     else:
         values = pair(padding, "Conv2d: padding")
-    if min(values) < 0:
+        lowest = min(values)
+    if lowest < 0:
         raise ConfigError(f"Conv2d: padding must not be negative, got {padding!r}")
     return values
 

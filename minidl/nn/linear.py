@@ -4,12 +4,13 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from ..errors import ConfigError
-from ..tensor import Tensor, empty
-from . import functional as F
-from . import init
-from .module import Module
-from .parameter import Parameter
+from minidl.errors import ConfigError
+from minidl.ops.creation import empty
+from minidl.tensor import Tensor
+from minidl.nn import functional as F
+from minidl.nn import init
+from minidl.nn.module import Module
+from minidl.nn.parameter import Parameter
 
 
 class Identity(Module):

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from ..errors import CheckpointError, ConfigError
-from ..tensor import Tensor
-from .hooks import Hooks, RemovableHandle
-from .parameter import Buffer, Parameter
-from .state import load_into, replace_data
+from minidl.errors import CheckpointError, ConfigError
+from minidl.tensor import Tensor
+from minidl.nn.hooks import Hooks, RemovableHandle
+from minidl.nn.parameter import Buffer, Parameter
+from minidl.nn.state import load_into, replace_data
 
 M = TypeVar("M", bound="Module")
 

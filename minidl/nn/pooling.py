@@ -3,9 +3,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..tensor import Tensor
-from . import functional as F
-from .module import Module
+from minidl.tensor import Tensor
+from minidl.nn import functional as F
+from minidl.nn.module import Module
 
 
 class MaxPool2d(Module):

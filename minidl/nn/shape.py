@@ -3,10 +3,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..errors import ConfigError, ShapeError
-from ..tensor import Tensor
-from . import functional as F
-from .module import Module
+from minidl.errors import ConfigError, ShapeError
+from minidl.tensor import Tensor
+from minidl.nn import functional as F
+from minidl.nn.module import Module
 
 
 class Flatten(Module):

@@ -1,0 +1,2 @@
+"""PyTorch's name for :mod:`minidl.optim.schedule`."""
+from minidl.optim.schedule import *  # noqa: F403
