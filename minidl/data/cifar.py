@@ -18,8 +18,8 @@ import numpy as np
 
 from minidl.data import pickles
 from minidl.data.base import Array, ArrayDataset
-from minidl.data.checksum import algorithm_of, bytes_checksum
-from minidl.data.registry import data_root, dataset_info, how_to_get
+from minidl.data.checksum import algorithm_of, bytes_checksum, file_checksum
+from minidl.data.registry import DATASETS, data_root, dataset_info, how_to_get
 from minidl.errors import ConfigError, DataError
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -85,8 +85,9 @@ CHECKSUMS = {
     ("cifar-100-python", "test"): "md5:f0ef6b0ae62326f3e7ffdfab6717acfc",
     ("cifar-100-python", "meta"): "md5:7973b15100ade9c7d40fb424638fde48",
 }
-# The binary releases publish a checksum of the archive only.
+# Of the binary releases no other is published.  Those of the python releases go with their addresses.
 ARCHIVE_CHECKSUMS = {
+    **{source.filename: source.checksum for name in RELEASES for source in DATASETS[name].sources},
     "cifar-10-binary.tar.gz": "md5:c32a1d4ab5d03f1284b67883e8d87530",
     "cifar-100-binary.tar.gz": "md5:03b5dce01913d631647c71ecec9e9cb8",
 }
@@ -124,6 +125,10 @@ def load_cifar(
         looked = ", ".join(f"{r.folder}/ or {r.archive}" for r in RELEASES[name])
         raise DataError(f"{name}: no data in {where} (looked for {looked}). {how_to_get(info, where)}")
 
+    if verify and release.binary and location.is_file():
+        problems = [result for result in check(name, release, location).values() if result != "ok"]
+        if problems:
+            raise DataError(f"{name}: {problems[0]}. Download it again, or pass verify=False if that is intended.")
     level = "coarse" if coarse else "fine"
     names = [*release.files[split], *([release.meta[level]] if release.meta else [])]
     contents = _read_folder(location, names) if location.is_dir() else _read_archive(location, names)
@@ -162,21 +167,55 @@ def load_cifar(
 
 def find(name: str, root: Path) -> tuple[Release, Path] | None:
     """The release under ``root`` (or that ``root`` itself is) and its folder or archive; None if there is none."""
-    for release in RELEASES[name]:
+    releases = RELEASES[name]
+    for release in releases:
         for folder in (root / release.folder, root):
-            if (folder / release.files["train"][0]).is_file() and (folder / release.files["test"][0]).is_file():
-                # "train" and "test" are such common names that a root with them must also hold the list of classes.
-                if folder != root or all((folder / meta).is_file() for meta in release.meta.values()):
-                    return release, folder
+            # "train" and "test" are such common names that a folder with them must also hold the list of classes.
+            names = (*release.files["train"], *release.files["test"], *release.meta.values())
+            if all((folder / file).is_file() for file in names):
+                return release, folder
+    for release in releases:
+        if (root / release.archive).is_file():
+            return release, root / release.archive
+    if root.is_file():
+        return next(((r, root) for r in releases if r.archive == root.name), None) or _release_of_archive(name, root)
+    for release in releases:
         for folder in (root / release.folder, root):
             if folder.is_dir() and folder.name == release.folder:
                 return release, folder  # incomplete: the reader says which file is missing
-        for archive in (root, root / release.archive):
-            if archive.is_file() and (archive != root or archive.name == release.archive):
-                return release, archive
-    if root.is_file():
-        return _release_of_archive(name, root)
     return None
+
+
+def check(name: str, release: Release, location: Path) -> dict[str, str]:
+    """The checksums of a folder or archive: file name -> "ok", "unverified" (none is known) or what is wrong.
+
+    An archive of the python release that was packed anew is judged by the files in it.
+    """
+    names = [*release.files["train"], *release.files["test"], *dict.fromkeys(release.meta.values())]
+    known = {file: CHECKSUMS[release.folder, file] for file in names if (release.folder, file) in CHECKSUMS}
+    if location.is_file():
+        expected = ARCHIVE_CHECKSUMS[release.archive]
+        found = file_checksum(location, algorithm_of(expected))
+        if found == expected:
+            return {location.name: "ok"}
+        if not known:
+            return {location.name: f"{location}: checksum {found}, the original's is {expected}"}
+        contents = _read_archive(location, list(known))
+        sums = {file: bytes_checksum(contents[file], algorithm_of(known[file])) for file in known}
+    else:
+        there = [file for file in known if (location / file).is_file()]
+        sums = {file: file_checksum(location / file, algorithm_of(known[file])) for file in there}
+    results = {}
+    for file in names:
+        if location.is_dir() and not (location / file).is_file():
+            results[file] = f"{location / file}: missing"
+        elif file not in known:
+            results[file] = "unverified"
+        elif sums[file] != known[file]:
+            results[file] = f"{location / file}: checksum {sums[file]}, the original's is {known[file]}"
+        else:
+            results[file] = "ok"
+    return results
 
 
 def _release_of_archive(name: str, path: Path) -> tuple[Release, Path] | None:
@@ -233,8 +272,7 @@ def _walk_archive(path: Path, visit: Callable[[tarfile.TarFile, tarfile.TarInfo]
     except (tarfile.TarError, EOFError, OSError, zlib.error, ValueError, UnicodeError, OverflowError) as error:
         raise DataError(
             f"{path}: not a complete .tar.gz ({type(error).__name__}: {error}); {_size(path)} found. The download was "
-            "cut "
-            "off or damaged; download it again."
+            "cut off or damaged; download it again."
         ) from None
 
 
@@ -332,8 +370,7 @@ def _class_labels(labels: Array, source: str, name: str, level: str) -> Array:
     if len(bad):
         raise DataError(
             f"{source}: the label of image {int(bad[0])} is not in 0 to {count - 1} ({len(bad):,} such labels); the "
-            "file "
-            f"is damaged or is not {name}. Download it again."
+            f"file is damaged or is not {name}. Download it again."
         )
     return labels.astype(np.int64)
 

@@ -30,8 +30,7 @@ def load_digits(split: str = "train", *, size: int = 8, seed: int = 0) -> ArrayD
     except ImportError:
         raise DataError(
             "digits: scikit-learn is not installed; it holds this data set. Install it with `pip install "
-            "scikit-learn`, or "
-            "use shapes10, which needs nothing."
+            "scikit-learn`, or use shapes10, which needs nothing."
         ) from None
     pixels, labels = sklearn_digits(return_X_y=True)
     # The pixels count dots in 4x4 blocks: 0 to 16.

@@ -105,8 +105,7 @@ def fetch(
     except OSError as error:
         raise DataError(
             f"download: cannot write {error.filename or path} ({error.strerror or error}); choose another data root "
-            "with "
-            "MINIDL_DATA or free some space. What came so far is kept in a .part file."
+            "with MINIDL_DATA or free some space. What came so far is kept in a .part file."
         ) from None
     raise DataError(f"download: {path.name} could not be had. {'; '.join(failures)}.{hint}")
 
@@ -196,9 +195,10 @@ def install(name: str, data_file: str | os.PathLike[str], root: str | os.PathLik
     else:
         pairs = [(given, _source_for(info, given))]
     target = data_root(root) / info.folder
-    checked = [(file, _check_given(info, file, source), source) for file, source in pairs]
+    for file, source in pairs:
+        _check_given(info, file, source)
     installed = []
-    for file, _, source in checked:
+    for file, source in pairs:
         path = target / source.filename
         part = path.with_name(path.name + ".part")
         try:
@@ -223,8 +223,8 @@ def _source_for(info: DatasetInfo, given: Path) -> Source:
     raise DataError(f"{info.name}: {given} is not one of its files; expected a folder with {names}, or one of these")
 
 
-def _check_given(info: DatasetInfo, file: Path, source: Source) -> str:
-    """The checksum of a file that is right: the file's own, or that of what it holds if it was packed anew."""
+def _check_given(info: DatasetInfo, file: Path, source: Source) -> None:
+    """Raise a DataError unless the file is right: itself, or what it holds if it was packed anew."""
     try:
         found = file_checksum(file, algorithm_of(source.checksum))
     except OSError as error:
@@ -232,18 +232,26 @@ def _check_given(info: DatasetInfo, file: Path, source: Source) -> str:
             f"{info.name}: {file} cannot be read ({error.strerror or error}); expected {source.filename}"
         ) from None
     if found == source.checksum:
-        return found
-    if info.kind == "idx":
-        from minidl.data.mnist import checksum_status
-
-        if checksum_status(info.name, file) == "ok":
-            return found
+        return
+    if _holds_the_originals(info, file):
+        return
     size = f"{file.stat().st_size:,} bytes" + (f" of {source.size:,}" if source.size else "")
     raise DataError(
         f"{info.name}: {file} ({size}) has checksum {found}, expected {source.checksum} of {source.filename}. It is "
-        "incomplete "
-        f"or another file; fetch {source.urls[0]} again."
+        f"incomplete or another file; fetch {source.urls[0]} again."
     )
+
+
+def _holds_the_originals(info: DatasetInfo, file: Path) -> bool:
+    """Whether the unpacked content has the original's checksums."""
+    from minidl.data import cifar, mnist
+
+    try:
+        if info.kind == "idx":
+            return mnist.checksum_status(info.name, file) == "ok"
+        return set(cifar.check(info.name, cifar.RELEASES[info.name][0], file).values()) == {"ok"}
+    except DataError:
+        return False
 
 
 def _with_files(name: str) -> DatasetInfo:

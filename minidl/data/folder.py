@@ -79,8 +79,7 @@ class ImageFolder(Dataset):
             if label not in present:
                 raise DataError(
                     f"folder: {source / name} has no images (files ending in {', '.join(sorted(EXTENSIONS))}); add "
-                    "some or "
-                    "remove the folder"
+                    "some or remove the folder"
                 )
         self.files = [file for file, _ in files]
         self.labels = np.array([label for _, label in files], np.int64)
@@ -139,8 +138,7 @@ class ImageFolder(Dataset):
         if not skip:
             raise DataError(
                 f"folder: {len(lines)} of {len(self.files)} images in {self.path} cannot be read: {listed}. Repair or "
-                "remove "
-                "them, or pass skip_unreadable=True to leave them out."
+                "remove them, or pass skip_unreadable=True to leave them out."
             )
         warnings.warn(f"folder: left out {len(lines)} of {len(self.files)} images: {listed}", stacklevel=3)
         keep = np.array([file not in self.unreadable for file in self.files], bool)

@@ -62,8 +62,7 @@ class DataLoader:
         if drop_last and len(dataset) < batch_size:
             raise DataError(
                 f"DataLoader: drop_last leaves no batch: {dataset.name} has {len(dataset)} images, fewer than "
-                "batch_size "
-                f"{batch_size}. Use a smaller batch or drop_last=False."
+                f"batch_size {batch_size}. Use a smaller batch or drop_last=False."
             )
         check_labels(dataset)
         self.dataset = dataset
@@ -108,8 +107,7 @@ class DataLoader:
             if state.get(key) != value:
                 raise DataError(
                     f"DataLoader: the saved state has {key}={state.get(key)!r}, this loader {value!r}; the run can "
-                    "only be "
-                    "resumed exactly with the settings it was started with"
+                    "only be resumed exactly with the settings it was started with"
                 )
         epoch, batch = state.get("epoch"), state.get("batch")
         if not isinstance(epoch, int) or not isinstance(batch, int) or epoch < 0 or not 0 <= batch <= len(self):

@@ -89,8 +89,7 @@ def parse_idx(data: bytes, source: str) -> Array:
     if code != 8 or not 1 <= ndim <= 4:
         raise DataError(
             f"{source}: IDX type {code:#04x} with {ndim} dimensions, expected 0x08 (uint8) with 1 to 4. The file is "
-            "damaged "
-            "or is not an image set."
+            "damaged or is not an image set."
         )
     start = 4 + 4 * ndim
     if len(data) < start:
@@ -99,8 +98,7 @@ def parse_idx(data: bytes, source: str) -> Array:
     if len(data) - start != math.prod(shape):
         raise DataError(
             f"{source}: the header promises {' x '.join(map(str, shape))} bytes, {len(data) - start:,} follow. The "
-            "file is "
-            "truncated or damaged; download it again."
+            "file is truncated or damaged; download it again."
         )
     return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
 
@@ -139,8 +137,7 @@ def load_mnist(
     if verify and images.shape != (info.counts[split], 28, 28):
         raise DataError(
             f"{name}: {folder} has {split} images of shape {images.shape}, expected ({info.counts[split]}, 28, 28). "
-            "Download "
-            "them again, or pass verify=False if that is intended."
+            "Download them again, or pass verify=False if that is intended."
         )
     return ArrayDataset(images[:, None], labels, CLASSES[name], f"{name}/{split}")
 
@@ -175,8 +172,7 @@ def _read(name: str, folder: Path, stem: str, verify: bool) -> Array:
         if check.startswith("bad"):
             raise DataError(
                 f"{name}: {path}: {check[5:]}. The file is damaged or another one; download it again, or pass "
-                "verify=False "
-                "if that is intended."
+                "verify=False if that is intended."
             )
     return array
 

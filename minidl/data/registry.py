@@ -185,6 +185,5 @@ def how_to_get(info: DatasetInfo, root: Path) -> str:
     """The sentence that ends every "not found" error."""
     return (
         f"Get it with `minidl data download {info.name}`, or fetch {info.sources[0].urls[0]} by other means and add it "
-        f"with `minidl data download {info.name} --data-file PATH`. The data root is {root} (set MINIDL_DATA to move "
-        "it)."
+        f"with `minidl data download {info.name} --data-file PATH`. The data root is {root}; MINIDL_DATA moves it."
     )

@@ -23,7 +23,7 @@ from minidl.errors import ConfigError
 SIZE = 32
 SHIFTS = ("invert", "night", "sketch", "blur", "noise")
 _PARAMETERS = 48  # random numbers per image, besides its noise
-_CHUNK = 1000  # images drawn at once: 4 MB per float32 plane
+_CHUNK = 250  # images drawn at once: 1 MB per float32 plane, which a cache holds
 _STREAMS = {"train": 1, "test": 2, "val": 3}
 
 

@@ -7,7 +7,6 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from minidl.data.checksum import algorithm_of, file_checksum
 from minidl.data.registry import DATASETS, DatasetInfo, data_root
 from minidl.errors import DataError
 
@@ -56,7 +55,7 @@ def _status(info: DatasetInfo, root: Path, verify: bool) -> DatasetStatus:
     if not verify:
         return status(True, str(place), "not checked")
     try:
-        results = _check_cifar(info, place) if info.kind == "cifar" else _check_idx(info, place)
+        results = _check_cifar(info, root) if info.kind == "cifar" else _check_idx(info, place)
     except DataError as error:
         return status(False, str(place), "bad", (str(error),))
     problems = tuple(problem for problem in results.values() if problem not in ("ok", "unverified"))
@@ -75,26 +74,12 @@ def _find(info: DatasetInfo, root: Path) -> Path | None:
     return mnist.find(info.name, root)
 
 
-def _check_cifar(info: DatasetInfo, place: Path) -> dict[str, str]:
+def _check_cifar(info: DatasetInfo, root: Path) -> dict[str, str]:
     """File name -> "ok", "unverified" or a sentence on what is wrong."""
     from minidl.data import cifar
 
-    if place.is_file():
-        expected = cifar.ARCHIVE_CHECKSUMS | {source.filename: source.checksum for source in info.sources}
-        if place.name not in expected:
-            return {place.name: "unverified"}
-        return {place.name: _compare(place, expected[place.name])}
-    results = {}
-    release = next(
-        r for r in cifar.RELEASES[info.name] if (place / r.files["train"][0]).exists() or place.name == r.folder
-    )
-    for file in [*release.files["train"], *release.files["test"], *release.meta.values()]:
-        checksum = cifar.CHECKSUMS.get((release.folder, file))
-        if not (place / file).is_file():
-            results[file] = f"{place / file}: missing"
-        else:
-            results[file] = _compare(place / file, checksum) if checksum else "unverified"
-    return results
+    found = cifar.find(info.name, root)
+    return cifar.check(info.name, *found) if found else {}
 
 
 def _check_idx(info: DatasetInfo, place: Path) -> dict[str, str]:
@@ -107,8 +92,3 @@ def _check_idx(info: DatasetInfo, place: Path) -> dict[str, str]:
         result = mnist.checksum_status(info.name, path) if path else f"{place / stem}: missing"
         results[stem] = f"{path}: {result[5:]}" if result.startswith("bad: ") else result
     return results
-
-
-def _compare(path: Path, expected: str) -> str:
-    found = file_checksum(path, algorithm_of(expected))
-    return "ok" if found == expected else f"{path}: checksum {found}, the original's is {expected}"

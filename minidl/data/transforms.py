@@ -34,8 +34,7 @@ class Transform:
         if images.ndim < 4 or images.dtype not in (np.uint8, np.float32):
             raise DataError(
                 f"{type(self).__name__}: expected a batch (N, C, H, W) of uint8 or float32, got {images.dtype} of "
-                "shape "
-                f"{images.shape}; add an axis with images[None] for a single image"
+                f"shape {images.shape}; add an axis with images[None] for a single image"
             )
         return self.apply(images, rng)
 

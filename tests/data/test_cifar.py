@@ -73,6 +73,18 @@ def test_other_files_than_the_originals_are_refused(tmp_path):
         load("cifar10", root)
 
 
+def test_a_complete_release_is_preferred_to_a_broken_one(tmp_path):
+    (tmp_path / "cifar-10-batches-py").mkdir()
+    files.write_folder(tmp_path / "cifar-10-batches-bin", files.cifar10_binary())
+    assert len(load("cifar10", tmp_path, verify=False)) == 30
+
+
+def test_a_binary_archive_is_checked_as_a_whole(tmp_path):
+    root = write(tmp_path, "cifar-100-binary", "archive")
+    with pytest.raises(DataError, match="cifar-100-binary.tar.gz: checksum md5:.*the original's is md5:03b5"):
+        load("cifar100", root)
+
+
 def test_no_data(tmp_path):
     message = "no data in .*cifar-10-batches-py/ or cifar-10-python.tar.gz.*minidl data download cifar10.*--data-file"
     with pytest.raises(DataError, match=message):

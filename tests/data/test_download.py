@@ -10,7 +10,7 @@ import threading
 import numpy as np
 import pytest
 
-from minidl.data import available, load
+from minidl.data import available, cifar, load
 from minidl.data.download import download, fetch, install
 from minidl.data.registry import DATASETS, DatasetInfo, Source
 from minidl.errors import ConfigError, DataError
@@ -152,6 +152,7 @@ def toy(server, monkeypatch):
     info = DATASETS["cifar10"]
     source = Source("cifar-10-python.tar.gz", (server.url("missing"), server.url("good")), CHECKSUM, len(CONTENT))
     monkeypatch.setitem(DATASETS, "cifar10", DatasetInfo(**{**vars(info), "sources": (source,)}))
+    monkeypatch.setitem(cifar.ARCHIVE_CHECKSUMS, source.filename, CHECKSUM)
 
 
 def test_download_by_name(toy, tmp_path):
@@ -175,6 +176,18 @@ def test_install_a_file_of_the_users(toy, tmp_path):
         install("cifar10", given, root)
     with pytest.raises(DataError, match="nothing.tar.gz cannot be read"):
         install("cifar10", tmp_path / "nothing.tar.gz", root)
+
+
+def test_install_an_archive_that_was_packed_anew(tmp_path, monkeypatch):
+    contents = files.cifar10_python()
+    sums = {("cifar-10-batches-py", n): "sha256:" + hashlib.sha256(d).hexdigest() for n, d in contents.items()}
+    monkeypatch.setattr("minidl.data.cifar.CHECKSUMS", sums)
+    given = files.tar_gz(tmp_path / "mine.tgz", contents, "anything/")
+    install("cifar10", given, tmp_path)
+    assert {s.name: s for s in available(tmp_path, verify=True)}["cifar10"].checksum == "ok"
+    given = files.tar_gz(tmp_path / "mine.tgz", {**contents, "test_batch": b"other"}, "anything/")
+    with pytest.raises(DataError, match="mine.tgz .*has checksum"):
+        install("cifar10", given, tmp_path)
 
 
 def test_install_mnist_from_a_folder_or_file_by_file(tmp_path, monkeypatch):
