@@ -6,10 +6,11 @@ from minidl.autograd.checkpoint import checkpoint
 from minidl.autograd.engine import backward, grad
 from minidl.autograd.function import Function
 from minidl.autograd.grad_mode import enable_grad, inference_mode, is_grad_enabled, no_grad, set_grad_enabled
+from minidl.autograd.gradcheck import GradcheckError, gradcheck, gradgradcheck
 from minidl.autograd.graph import explain, to_dot
 from minidl.autograd.node import stamp as _stamp
 
-__all__ = ["Function", "backward", "checkpoint", "detect_anomaly", "enable_grad", "explain", "grad", "gradcheck", "gradgradcheck",
+__all__ = ["Function", "GradcheckError", "backward", "checkpoint", "detect_anomaly", "enable_grad", "explain", "grad", "gradcheck", "gradgradcheck",
            "increment_version", "inference_mode", "is_grad_enabled", "no_grad", "set_grad_enabled", "to_dot"]
 
 
@@ -18,9 +19,3 @@ def increment_version(*tensors: Any) -> None:
     for t in tensors:
         _stamp(t.data, t.F)
 
-
-def __getattr__(name: str) -> Any:                   # loaded when asked for: import minidl stays light
-    if name in ("gradcheck", "gradgradcheck", "GradcheckError"):
-        from minidl.autograd import gradcheck
-        return getattr(gradcheck, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

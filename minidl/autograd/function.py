@@ -88,6 +88,7 @@ class Function(Node):
     inputs: tuple[str, ...] = ()                     # the array arguments of forward
     variadic = False                                 # forward(self, F, *xs, ...)
     keeps_all = False                                # backward(self, F, gy, *xs)
+    primary = False                                  # of several results only the first has a gradient; backward gets it as gy
     verb = ""
     apply: Callable[..., Any]
     unlinked: Callable[..., Any]                     # of a View: apply, without noting that memory is shared
@@ -125,6 +126,7 @@ class Function(Node):
     def specialise(cls, verb: str) -> Callable[..., Any]:
         """The function that runs this class: apply(*tensors, **options)."""
         keeps, new, count, variadic, keeps_all = cls.keeps, cls.__new__, len(cls.inputs), cls.variadic, cls.keeps_all
+        primary = cls.primary
 
         def apply(*args: Any, **options: Any) -> Any:
             if len(args) != count and not variadic:
@@ -167,6 +169,8 @@ class Function(Node):
                     delattr(node, k)                 # from here on it is freed, and checked, with the rest
             node.__init__(F, needs, saved)
             if type(y) is tuple:
+                if primary:
+                    return (Tensor(y[0], F, node), *[Tensor(a, F) for a in y[1:]])
                 return tuple([Tensor(a, F, Pick(F, node, k) if a.dtype.kind == "f" else None) for k, a in enumerate(y)])
             return Tensor(y, F, node)
 

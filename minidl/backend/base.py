@@ -44,7 +44,8 @@ class Backend:
         for verb, name in BINARY.items():
             setattr(self, verb, self._binary(getattr(xp, name)))
         for verb in verbs():
-            setattr(self, verb, self._kernel(verb))
+            if not hasattr(type(self), verb):
+                setattr(self, verb, self._kernel(verb))
 
     def _unary(self, ufunc: Any) -> Callable[..., Array]:
         return ufunc
@@ -398,3 +399,16 @@ class Backend:
         """x + value, in x's own memory where that is quicker."""
         x += value
         return x
+
+    # ------------------------------------------- kernels whose recorded form takes other options than their array form
+    def batch_norm_grad(self, gy: Array, x: Array, w: Array, mean: Array, invstd: Array, *, eps: float) -> Any:
+        return lookup("batch_norm_grad", self.kind)(gy, x, w, mean, invstd)
+
+    def layer_norm_grad(self, gy: Array, x: Array, w: Array, mean: Array, invstd: Array, *, ndim: int, eps: float) -> Any:
+        return lookup("layer_norm_grad", self.kind)(gy, x, w, mean, invstd, ndim)
+
+    def group_norm_grad(self, gy: Array, x: Array, w: Array, mean: Array, invstd: Array, *, groups: int, eps: float) -> Any:
+        return lookup("group_norm_grad", self.kind)(gy, x, w, mean, invstd, groups)
+
+    def nll_loss_grad(self, g: Array, labels: Array, weight: Array, *, num_classes: int, ignore_index: int) -> Array:
+        return lookup("nll_loss_grad", self.kind)(g, labels, num_classes, weight, ignore_index)

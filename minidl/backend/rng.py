@@ -73,17 +73,21 @@ class Generator:
         """Numbers spread evenly over [low, high)."""
         shape, dtype = _shape(shape), _floating(dtype, "uniform")
         values = lookup("philox_uniform")(shape, self.next_key(), dtype)
-        if (low, high) == (0.0, 1.0):
-            return values
-        values = values * dtype.type(high - low) + dtype.type(low)
-        # Rounding may reach high, which the interval does not hold.
-        return np.minimum(values, np.nextafter(dtype.type(high), dtype.type(low)), out=values) if high > low else values
+        if (low, high) != (0.0, 1.0):
+            values *= dtype.type(high - low)
+            values += dtype.type(low)
+            if high > low:  # rounding may reach high, which the interval does not hold
+                np.minimum(values, np.nextafter(dtype.type(high), dtype.type(low)), out=values)
+        return values
 
     def normal(self, shape: Shape = (), mean: float = 0.0, std: float = 1.0, dtype: Any = np.float32) -> np.ndarray:
         """Normally distributed numbers, by Box and Muller's transform."""
         shape, dtype = _shape(shape), _floating(dtype, "normal")
         values = lookup("philox_normal")(shape, self.next_key(), dtype)
-        return values if (mean, std) == (0.0, 1.0) else values * dtype.type(std) + dtype.type(mean)
+        if (mean, std) != (0.0, 1.0):
+            values *= dtype.type(std)
+            values += dtype.type(mean)
+        return values
 
     def randint(self, low: int, high: int, shape: Shape = (), dtype: Any = np.int64) -> np.ndarray:
         """Whole numbers from low to high - 1.  The modulo favours none by more than (high - low) / 2^64."""
@@ -106,7 +110,7 @@ class Generator:
         if chance.size and not ((chance >= 0) & (chance <= 1)).all():
             raise ConfigError(f"bernoulli: p must be from 0 to 1, found {chance.min()} to {chance.max()}")
         drawn = self.uniform(chance.shape if shape is None else shape, dtype=np.float64)
-        return (drawn < chance).astype(dtype)
+        return np.asarray(drawn < chance).astype(dtype)
 
     def _words(self, n: int) -> np.ndarray:
         return lookup("philox_bits")(*self.next_key(), 2 * n).view(np.uint64)

@@ -3,6 +3,7 @@
 The operation, the layer, the shape tables and the kernels share these, so that a shape is computed, and an impossible one
 explained, in one place.
 """
+import operator
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -244,8 +245,8 @@ def pool2d_geometry(
     torch does.
 
     Raises:
-        ShapeError: a window larger than the padded input, padding of more than half a window (a window could then lie in
-            padding alone), or an input without 4 axes.
+        ShapeError: a window larger than the padded input, padding of more than half the kernel, a window that sees only
+            padding, or an input without 4 axes.
     """
     x_shape = tuple(x_shape)
     shapes = f"{name}: input {x_shape}, kernel_size {kernel_size if isinstance(kernel_size, int) else tuple(kernel_size)}"
@@ -258,25 +259,28 @@ def pool2d_geometry(
     pads, spread = _pair(shapes, "padding", padding, 0), _pair(shapes, "dilation", dilation, 1)
     out = []
     for axis, size, k, s, p, d in zip(("height (axis 2)", "width (axis 3)"), (h, w), kernel, step, pads, spread, strict=True):
-        if p > (d * (k - 1) + 1) // 2:
-            raise ShapeError(
-                f"{shapes}: padding {p} along {axis} is more than half of the window of {d * (k - 1) + 1}; "
-                f"use at most {(d * (k - 1) + 1) // 2}"
-            )
+        if p > k // 2:
+            raise ShapeError(f"{shapes}: padding {p} along {axis} is more than half of the kernel of {k}; use at most {k // 2}")
         count = _out(shapes, axis, size, k, s, p, p, d)
         if ceil_mode and (size + 2 * p - d * (k - 1) - 1) % s and count * s < size + p:
             count += 1
+        if d > size and any(all(not 0 <= i * s - p + u * d < size for u in range(k)) for i in range(count)):
+            raise ShapeError(f"{shapes}: dilation {d} steps over the {axis} of {size}, so that a window sees padding only; "
+                             f"use a dilation of at most {size}")
         out.append(count)
     return Pool2dGeometry(n, c, h, w, *kernel, step, (pads[0], pads[0], pads[1], pads[1]), spread, out[0], out[1])
 
 
 def _pair(shapes: str, what: str, value: Pair, least: int) -> tuple[int, int]:
-    pair = (value, value) if isinstance(value, int) else tuple(value)
-    if len(pair) != 2 or any(int(number) != number for number in pair):
+    try:
+        pair = tuple(operator.index(number) for number in (value if isinstance(value, Sequence) else (value, value)))
+    except TypeError:  # not a whole number
+        pair = ()
+    if len(pair) != 2:
         raise ShapeError(f"{shapes}: {what}={value!r}, but it must be an int or a pair (h, w)")
     if min(pair) < least:
         raise ShapeError(f"{shapes}: {what}={value!r}, but it must be at least {least}")
-    return int(pair[0]), int(pair[1])
+    return pair[0], pair[1]
 
 
 def _padding(
@@ -295,7 +299,7 @@ def _padding(
         return total[0] // 2, total[0] - total[0] // 2, total[1] // 2, total[1] - total[1] // 2
     if isinstance(padding, str):
         raise ShapeError(f"{shapes}: padding={padding!r}, but it must be 'same', 'valid' or numbers")
-    if not isinstance(padding, int) and len(padding) == 2 and not any(isinstance(side, int) for side in padding):
+    if isinstance(padding, Sequence) and len(padding) == 2 and all(isinstance(side, Sequence) for side in padding):
         (top, bottom), (left, right) = (_pair(shapes, "padding", side, 0) for side in padding)  # type: ignore[arg-type]
         return top, bottom, left, right
     h, w = _pair(shapes, "padding", padding, 0)  # type: ignore[arg-type]

@@ -6,20 +6,18 @@ from minidl.autograd.function import Function, composite
 
 class SoftmaxCrossEntropy(Function, verb="softmax_cross_entropy"):
     """(loss of each sample, weight of each sample): log-softmax and the negative log-likelihood in one pass."""
+    primary = True
 
     def forward(self, F, logits, labels, weight, *, ignore_index, label_smoothing):
         self.options = {"ignore_index": ignore_index, "label_smoothing": label_smoothing}
-        losses, weights, self.lse = F.softmax_cross_entropy(logits, labels, weight, **self.options)
-        return losses, weights
+        return F.softmax_cross_entropy(logits, labels, weight, **self.options)
 
-    def backward(self, F, gys, logits, labels, weight, lse):
-        if 0 not in gys:
-            return None, None, None
-        return F.softmax_cross_entropy_grad(gys[0], logits, labels, lse, weight, **self.options), None, None
+    def backward(self, F, gy, logits, labels, weight):
+        return F.softmax_cross_entropy_grad(gy, logits, labels, weight, **self.options), None, None
 
 
 @composite("softmax_cross_entropy_grad")
-def softmax_cross_entropy_grad(F, g, logits, labels, lse, weight, *, ignore_index, label_smoothing):
+def softmax_cross_entropy_grad(F, g, logits, labels, weight, *, ignore_index, label_smoothing):
     # The derivative of what the losses are, with the softmax computed again so that it depends on the logits.
     classes = logits.shape[1]
     targets = F.nll_loss_grad(F.neg(g), labels, weight, num_classes=classes, ignore_index=ignore_index)      # g * w[t] at t
@@ -34,15 +32,14 @@ def softmax_cross_entropy_grad(F, g, logits, labels, lse, weight, *, ignore_inde
 
 class NllLoss(Function, verb="nll_loss"):
     """(-weight[t] * logp[t] of each sample, weight of each sample), 0 where the label is ignored."""
+    primary = True
 
     def forward(self, F, logp, labels, weight, *, ignore_index):
         self.ignore_index, self.num_classes = ignore_index, logp.shape[1]
         return F.nll_loss(logp, labels, weight, ignore_index=ignore_index)
 
-    def backward(self, F, gys, labels, weight):
-        if 0 not in gys:
-            return None, None, None
-        return F.nll_loss_grad(gys[0], labels, weight, num_classes=self.num_classes, ignore_index=self.ignore_index), None, None
+    def backward(self, F, gy, labels, weight):
+        return F.nll_loss_grad(gy, labels, weight, num_classes=self.num_classes, ignore_index=self.ignore_index), None, None
 
 
 class NllLossGrad(Function, verb="nll_loss_grad"):

@@ -24,17 +24,19 @@ def _grad(F, g, xhat, invstd, axis):
 
 
 class BatchNorm(Function, verb="batch_norm"):
-    """(y, mean, 1 / sqrt(var + eps)) over all axes but the second (Ioffe & Szegedy 2015, arXiv:1502.03167, algorithm 1)."""
+    """(y, mean, 1 / sqrt(var + eps)) over all axes but the second (Ioffe & Szegedy 2015, arXiv:1502.03167, algorithm 1).
+
+    The statistics are for the running averages; no gradient flows through them.
+    """
+    primary = True
 
     def forward(self, F, x, w, b, *, eps):
         self.eps = eps
         y, self.mean, self.invstd = F.batch_norm(x, w, b, eps=eps)
         return y, self.mean, self.invstd
 
-    def backward(self, F, gys, x, w, mean, invstd):
-        if 0 not in gys or len(gys) > 1:
-            raise NotImplementedError("batch_norm: its mean and invstd are for running statistics; no gradient flows through them")
-        gx, gw, gb = F.batch_norm_grad(gys[0], x, w, mean, invstd, eps=self.eps)
+    def backward(self, F, gy, x, w, mean, invstd):
+        gx, gw, gb = F.batch_norm_grad(gy, x, w, mean, invstd, eps=self.eps)
         return gx, self.needs[1] and gw, self.needs[2] and gb
 
 

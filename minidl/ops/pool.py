@@ -6,14 +6,15 @@ from minidl.autograd.function import Function
 
 class MaxPool2d(Function, verb="max_pool2d"):
     """(the largest element of each window, its flat index into H * W); the first of equals wins and gets the gradient."""
+    primary = True
 
     def forward(self, F, x, *, geom):
         self.geom = geom
         y, self.indices = F.max_pool2d(x, geom=geom)
         return y, self.indices
 
-    def backward(self, F, gys, indices):
-        return (F.max_pool2d_grad(gys[0], indices, geom=self.geom),)
+    def backward(self, F, gy, indices):
+        return (F.max_pool2d_grad(gy, indices, geom=self.geom),)
 
 
 class MaxPool2dGrad(Function, verb="max_pool2d_grad"):
@@ -84,14 +85,15 @@ class AdaptiveAvgPool2dGrad(Function, verb="adaptive_avg_pool2d_grad"):
 
 class AdaptiveMaxPool2d(Function, verb="adaptive_max_pool2d"):
     """(maxima over the windows of adaptive_avg_pool2d, their flat indices into H * W)."""
+    primary = True
 
     def forward(self, F, x, *, out_hw):
         self.in_hw = x.shape[2:]
         y, self.indices = F.adaptive_max_pool2d(x, out_hw=out_hw)
         return y, self.indices
 
-    def backward(self, F, gys, indices):
-        return (F.adaptive_max_pool2d_grad(gys[0], indices, in_hw=self.in_hw),)
+    def backward(self, F, gy, indices):
+        return (F.adaptive_max_pool2d_grad(gy, indices, in_hw=self.in_hw),)
 
 
 class AdaptiveMaxPool2dGrad(Function, verb="adaptive_max_pool2d_grad"):

@@ -1,0 +1,116 @@
+"""Activations, softmax and dropout."""
+from __future__ import annotations
+
+from minidl.autograd.function import tensors
+from minidl.backend.rng import default_generator
+from minidl.errors import ConfigError, DTypeError, ShapeError
+from minidl.ops.axes import axis
+from minidl.tensor import Tensor
+
+
+def _floating(name: str, x: Tensor) -> Tensor:
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{name}: expected a Tensor, found {type(x).__name__}; wrap it in minidl.tensor()")
+    if x.data.dtype.kind != "f":
+        raise DTypeError(f"{name}: needs a floating-point tensor, found {x.dtype}; convert with .float()")
+    return x
+
+
+def _maybe_in_place(x: Tensor, y: Tensor, inplace: bool) -> Tensor:
+    """PyTorch's ``inplace``: the result is written over x, unless x's old value is needed to differentiate."""
+    return x.copy_(y) if inplace and not y.requires_grad else y
+
+
+def relu(input: Tensor, inplace: bool = False) -> Tensor:
+    """max(x, 0).  The gradient at 0 is 0.  (Nair & Hinton 2010)"""
+    return _maybe_in_place(input, tensors.relu(input), inplace)
+
+
+def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
+    """x where x > 0, else negative_slope * x.  The gradient at 0 is the slope.  (Maas et al. 2013)"""
+    return _maybe_in_place(input, tensors.leaky_relu(_floating("leaky_relu", input), slope=float(negative_slope)), inplace)
+
+
+def elu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
+    """x where x > 0, else alpha * (exp(x) - 1).  (Clevert et al. 2016, arXiv:1511.07289)"""
+    return _maybe_in_place(input, tensors.elu(_floating("elu", input), alpha=float(alpha)), inplace)
+
+
+def gelu(input: Tensor, approximate: str = "none") -> Tensor:
+    """x * Phi(x), Phi being the normal distribution function; ``approximate="tanh"`` for the cheaper form.
+
+    Source: Hendrycks & Gimpel 2016, arXiv:1606.08415.
+    """
+    if approximate not in ("none", "tanh"):
+        raise ConfigError(f"gelu: approximate must be 'none' or 'tanh', found {approximate!r}")
+    return tensors.gelu(_floating("gelu", input), approximate=approximate)
+
+
+def silu(input: Tensor, inplace: bool = False) -> Tensor:
+    """x * sigmoid(x), also called swish.  (Elfwing et al. 2017, arXiv:1702.03118)"""
+    return _maybe_in_place(input, tensors.mul(_floating("silu", input), tensors.sigmoid(input)), inplace)
+
+
+def sigmoid(input: Tensor) -> Tensor:
+    """1 / (1 + exp(-x)), without overflow."""
+    return tensors.sigmoid(input)
+
+
+def tanh(input: Tensor) -> Tensor:
+    """The hyperbolic tangent."""
+    return tensors.tanh(input)
+
+
+def softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
+    """log(1 + exp(beta * x)) / beta; x itself where beta * x > threshold, where they agree."""
+    return tensors.softplus(_floating("softplus", input), beta=float(beta), threshold=float(threshold))
+
+
+def softmax(input: Tensor, dim: int = -1) -> Tensor:
+    """exp(x_i) / sum_j exp(x_j) along ``dim``: positive numbers that add up to 1.  Logits of any size are safe."""
+    return tensors.softmax(_floating("softmax", input), axis=axis("softmax", dim, input.ndim))
+
+
+def softmin(input: Tensor, dim: int = -1) -> Tensor:
+    """The softmax of -x."""
+    return softmax(-input, dim)
+
+
+def log_softmax(input: Tensor, dim: int = -1) -> Tensor:
+    """log(softmax(x)) along ``dim``, exact where the softmax would round to 0."""
+    return tensors.log_softmax(_floating("log_softmax", input), axis=axis("log_softmax", dim, input.ndim))
+
+
+def _check_p(name: str, p: float) -> None:
+    if not 0 <= p <= 1:
+        raise ConfigError(f"{name}: p is the probability of dropping an element and must be between 0 and 1, found {p}")
+
+
+def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+    """In training, each element is dropped (set to 0) with probability p, and the others are divided by 1 - p.
+
+    The mask comes from minidl's counter-based generator: the same seed and step give the same bits on every device, and the
+    backward pass draws the mask again instead of storing it.
+
+    Source: Srivastava et al., "Dropout: a simple way to prevent neural networks from overfitting", 2014.
+    """
+    _check_p("dropout", p)
+    _floating("dropout", input)
+    if not training or p == 0:
+        return input
+    return _maybe_in_place(input, tensors.dropout(input, p=float(p), key=default_generator.next_key()), inplace)
+
+
+def dropout2d(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+    """In training, whole channels of (N, C, H, W) are dropped with probability p, the others divided by 1 - p.
+
+    Source: Tompson et al. 2015, arXiv:1411.4280.
+    """
+    _check_p("dropout2d", p)
+    if input.ndim not in (3, 4):
+        raise ShapeError(f"dropout2d: expected (N, C, H, W) or (C, H, W), found shape {input.shape}")
+    if not training or p == 0:
+        return input
+    ones = input.F.ones((*input.shape[:-2], 1, 1), input.dtype)
+    mask = tensors.dropout(Tensor(ones, input.F), p=float(p), key=default_generator.next_key())
+    return _maybe_in_place(input, input * mask, inplace)

@@ -1,0 +1,144 @@
+"""Pooling, and resizing images."""
+from __future__ import annotations
+
+from typing import Any
+
+from minidl.autograd.function import tensors
+from minidl.config import strict_shapes
+from minidl.errors import DTypeError, ShapeError
+from minidl.ops.creation import tensor
+from minidl.ops.geometry import pool2d_geometry
+from minidl.tensor import Tensor
+
+
+def max_pool2d(input: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False,
+               return_indices: bool = False) -> Any:
+    """The largest element of each window.
+
+    Of equal elements the first, in row order, wins and gets the gradient; NaN beats everything; padding never wins.
+
+    Args:
+        input: (N, C, H, W) or (C, H, W).
+        kernel_size, stride, padding, dilation: int or (h, w); the stride is the kernel size by default.
+        ceil_mode: round the size of the output up instead of down; a window must still start inside the image.
+        return_indices: also return where each maximum was: int64, the flat index into H * W.
+
+    Returns:
+        (N, C, H', W'), or a pair of it and the indices.
+
+    Raises:
+        ShapeError: the window does not fit, or is padded by more than half of its size.
+
+    >>> import minidl
+    >>> from minidl.nn import functional as F
+    >>> x = minidl.tensor([[1., 1, 2, 4], [5, 6, 7, 8], [3, 2, 1, 0], [1, 2, 3, 4]])
+    >>> F.max_pool2d(x.reshape(1, 1, 4, 4), 2)[0, 0]
+    tensor([[6., 8.],
+            [3., 4.]])
+    """
+    x, geom = _prepare("max_pool2d", input, kernel_size, stride, padding, dilation, ceil_mode)
+    y, indices = tensors.max_pool2d(x, geom=geom)
+    if input.ndim == 3:
+        y, indices = y.squeeze(0), indices.squeeze(0)
+    return (y, indices) if return_indices else y
+
+
+def avg_pool2d(input: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, ceil_mode: bool = False,
+               count_include_pad: bool = True) -> Tensor:
+    """The mean of each window.
+
+    Args:
+        input: (N, C, H, W) or (C, H, W).
+        count_include_pad: divide by the window's size with its padding; else by the number of pixels of the image in it.
+
+    Raises:
+        ShapeError: the window does not fit, or is padded by more than half of its size.
+    """
+    x, geom = _prepare("avg_pool2d", input, kernel_size, stride, padding, 1, ceil_mode)
+    y = tensors.avg_pool2d(x, geom=geom, count_include_pad=count_include_pad)
+    return y.squeeze(0) if input.ndim == 3 else y
+
+
+def _prepare(name: str, input: Tensor, kernel_size: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool) -> Any:
+    if not input.is_floating_point():
+        raise DTypeError(f"{name}: needs a floating-point tensor, found {input.dtype}; convert with .float()")
+    x = input.unsqueeze(0) if input.ndim == 3 else input
+    geom = pool2d_geometry(x.shape, kernel_size, stride if stride not in ((), []) else None, padding, dilation, ceil_mode, name)
+    if strict_shapes.get() and not ceil_mode:
+        for axis, size, k, s, pad, d in (("height", geom.H, geom.kh, geom.stride[0], geom.padding[0], geom.dilation[0]),
+                                         ("width", geom.W, geom.kw, geom.stride[1], geom.padding[2], geom.dilation[1])):
+            left = (size + 2 * pad - d * (k - 1) - 1) % s
+            if left:
+                raise ShapeError(f"{name}: windows of {k} with stride {s} do not fit evenly into {axis} {size}: {left} left over; "
+                                 "change the padding, or leave strict_shapes off")
+    return x, geom
+
+
+def adaptive_avg_pool2d(input: Tensor, output_size: Any) -> Tensor:
+    """Means over windows chosen so that the result is ``output_size``: rows floor(i * H / h) to ceil((i + 1) * H / h).
+
+    Args:
+        input: (N, C, H, W) or (C, H, W).
+        output_size: int or (h, w); None keeps that axis.
+    """
+    x = input.unsqueeze(0) if input.ndim == 3 else input
+    y = tensors.adaptive_avg_pool2d(x, out_hw=_output_size("adaptive_avg_pool2d", x, output_size))
+    return y.squeeze(0) if input.ndim == 3 else y
+
+
+def adaptive_max_pool2d(input: Tensor, output_size: Any, return_indices: bool = False) -> Any:
+    """Maxima over the windows of :func:`adaptive_avg_pool2d`; with their flat indices into H * W if asked for."""
+    x = input.unsqueeze(0) if input.ndim == 3 else input
+    y, indices = tensors.adaptive_max_pool2d(x, out_hw=_output_size("adaptive_max_pool2d", x, output_size))
+    if input.ndim == 3:
+        y, indices = y.squeeze(0), indices.squeeze(0)
+    return (y, indices) if return_indices else y
+
+
+def _output_size(name: str, x: Tensor, size: Any) -> tuple[int, int]:
+    if x.ndim != 4 or 0 in x.shape[1:]:
+        raise ShapeError(f"{name}: expected (N, C, H, W) or (C, H, W) with pixels in it, found shape {x.shape}")
+    pair = (size, size) if isinstance(size, int) or size is None else tuple(size)
+    if len(pair) != 2 or any(n is not None and n < 1 for n in pair):
+        raise ShapeError(f"{name}: output_size must be one or two integers of at least 1, found {size!r}")
+    return tuple(x.shape[2 + i] if n is None else n for i, n in enumerate(pair))     # type: ignore[return-value]
+
+
+def interpolate(input: Tensor, size: Any = None, scale_factor: Any = None, mode: str = "nearest", align_corners: bool = False) -> Tensor:
+    """Resize images (N, C, H, W).
+
+    Args:
+        size: (h, w) or one int; or give ``scale_factor``.
+        mode: "nearest" or "bilinear".
+        align_corners: bilinear: the centres of the corner pixels stay where they are (else the corners of the image do).
+
+    Raises:
+        ShapeError: neither or both of size and scale_factor.
+    """
+    if (size is None) == (scale_factor is None) or input.ndim != 4:
+        raise ShapeError(f"interpolate: give size or scale_factor for an (N, C, H, W) input, found shape {input.shape}")
+    h, w = input.shape[2:]
+    if size is None:
+        fh, fw = (scale_factor, scale_factor) if isinstance(scale_factor, (int, float)) else scale_factor
+        size = int(h * fh), int(w * fw)
+    out_h, out_w = (size, size) if isinstance(size, int) else size
+    if mode == "nearest":
+        return input[:, :, [i * h // out_h for i in range(out_h)]][:, :, :, [i * w // out_w for i in range(out_w)]]
+    if mode != "bilinear":
+        raise ValueError(f"interpolate: mode {mode!r} is not known; use nearest or bilinear")
+    y = _bilinear(input, 2, out_h, align_corners)
+    return _bilinear(y, 3, out_w, align_corners)
+
+
+def _bilinear(x: Tensor, axis: int, out: int, align_corners: bool) -> Tensor:
+    """Linear interpolation along one axis."""
+    n = x.shape[axis]
+    low, high, share = [], [], []
+    for i in range(out):
+        at = i * (n - 1) / max(out - 1, 1) if align_corners else max((i + 0.5) * n / out - 0.5, 0.0)
+        low.append(min(int(at), n - 1))
+        high.append(min(int(at) + 1, n - 1))
+        share.append(at - int(at))
+    lead = (slice(None),) * axis
+    weight = tensor(share, dtype=x.dtype, device=x.F).reshape(*[-1 if k == axis else 1 for k in range(x.ndim)])
+    return x[(*lead, low)] * (1 - weight) + x[(*lead, high)] * weight
