@@ -142,7 +142,7 @@ _SPECS = (
     KernelSpec("nll_loss_grad", "loss", "(g (M,), labels (M,), num_classes, weight, ignore_index) -> glogp (M,C)",
                "-weight[t] * g at t, else 0", "none", POINTWISE, _LOSS),
     KernelSpec("philox_bits", "philox", "(seed, offset, n) -> uint32 (n,)",
-               "word i is word i%4 of Philox4x32-10 at counter (i//4 low, i//4 high, offset low, offset high), key (seed low, high)",
+               "word i is word i%4 of Philox4x32-10 at counter (i//4 low, high, offset low, high) under key (seed low, high)",
                "none", EXACT, _RANDOM),
     KernelSpec("philox_uniform", "philox", "(shape, key=(seed, offset), dtype) -> y in [0, 1)",
                "the top 24 bits of a word (float32), 11 (float16), or 53 of two words (float64), times a power of two",

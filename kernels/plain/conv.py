@@ -45,7 +45,8 @@ class _Shape(NamedTuple):
     @property
     def is_pointwise(self) -> bool:
         """A 1x1 convolution that visits every pixel: the input already is its own columns."""
-        return (self.kh, self.kw, self.stride, self.padding) == (1, 1, (1, 1), (0, 0, 0, 0))
+        same_size = (self.H, self.W) == (self.out_h, self.out_w)  # an output padding makes H larger
+        return same_size and (self.kh, self.kw, self.stride, self.padding) == (1, 1, (1, 1), (0, 0, 0, 0))
 
     def offsets(self) -> Iterator[tuple[int, int, slice, slice]]:
         """Each kernel position with the rows and columns of the padded input that it meets, over all outputs."""
@@ -114,8 +115,8 @@ def _input_grad(xp: Any, gy: Array, w: Array, s: _Shape, gx: Array) -> None:
         gx[...] = xp.matmul(filters, gy.reshape(n, o, s.pixels)).reshape(gx.shape)
         return
     reach_h, reach_w = s.dilation[0] * (s.kh - 1), s.dilation[1] * (s.kw - 1)
-    top, bottom, left, right = s.padding
-    border = reach_h - top, reach_h - bottom, reach_w - left, reach_w - right
+    top, _, left, _ = s.padding
+    border = reach_h - top, s.H - s.out_h + top, reach_w - left, s.W - s.out_w + left
     if s.stride == (1, 1) and o <= c and min(border) >= 0:
         # With stride 1 it is a convolution of gy with the filters turned by 180 degrees.  Unrolling gy (O channels) writes
         # each column once where adding columns up (C channels) reads and writes: 0.54 to 0.58 of the time at O = C.

@@ -31,5 +31,5 @@ def embedding_grad(xp: Any, gy: Array, indices: Array, num: int) -> Array:
         order = xp.argsort(flat, kind="stable")
         flat = flat[order]
         first = xp.concatenate((xp.zeros(1, xp.int64), xp.flatnonzero(flat[1:] != flat[:-1]) + 1))
-        gweight[flat[first]] = xp.add.reduceat(rows.reshape(-1, gy.shape[-1])[order], first, axis=0)
+        gweight[flat[first]] = xp.add.reduceat(rows.reshape(flat.size, gy.shape[-1])[order], first, axis=0)
     return gweight.astype(gy.dtype, copy=False)

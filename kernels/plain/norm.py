@@ -104,8 +104,12 @@ def _row_statistics(xp: Any, rows: Array, eps: float) -> tuple[Array, Array]:
     acc = wide(xp, rows.dtype)
     mean, invstd = xp.empty((len(rows), 1), acc), xp.empty((len(rows), 1), acc)
     for part in blocks(len(rows), rows[:1].nbytes):
-        mean[part] = rows[part].mean(axis=1, keepdims=True, dtype=acc)
-        centred = xp.subtract(rows[part], mean[part], dtype=acc)
+        rough = rows[part].mean(axis=1, keepdims=True, dtype=acc)
+        centred = xp.subtract(rows[part], rough, dtype=acc)
+        # The sum of a row of large numbers is rounded coarsely; what that cost the mean shows in the centred ones.
+        missed = centred.mean(axis=1, keepdims=True)
+        mean[part] = rough + missed
+        centred -= missed
         centred *= centred
         invstd[part] = 1 / xp.sqrt(centred.mean(axis=1, keepdims=True) + acc.type(eps))
     return mean, invstd

@@ -32,7 +32,8 @@ def softmax_grad(xp: Any, gy: Array, y: Array, axis: int) -> Array:
 @plain("log_softmax")
 def log_softmax(xp: Any, x: Array, axis: int) -> Array:
     y = shifted(xp, x, axis)
-    y -= xp.log(xp.exp(y).sum(axis=axis, keepdims=True))
+    if y.size:
+        y -= xp.log(xp.exp(y).sum(axis=axis, keepdims=True))
     return y.astype(x.dtype, copy=False)
 
 

@@ -25,6 +25,8 @@ def _statistics(values: Array, eps: float) -> tuple[float, float]:
 
 def _through(gxhat: Array, xhat: Array, invstd: float) -> Array:
     m = xhat.size
+    if not m:
+        return gxhat
     jacobian = (np.eye(m) - 1 / m - np.outer(xhat, xhat) / m) * invstd
     return (jacobian.T @ gxhat.reshape(-1)).reshape(gxhat.shape)
 

@@ -29,7 +29,7 @@ def sgd_(
             old = buffers[i]
             velocity = g if old is None else momentum * _wide(old) + (1 - dampening) * g
             if old is None:
-                buffers[i] = velocity.astype(p.dtype)
+                buffers[i] = np.array(velocity, p.dtype)
             else:
                 old[...] = velocity
             step = g + momentum * velocity if nesterov else velocity

@@ -34,8 +34,8 @@ def log_softmax(x: Array, axis: int) -> Array:
     y = np.empty(x.shape, x.dtype)
     for at in np.ndindex(*_rows(x, axis).shape[:-1]):
         row = _rows(x, axis)[at].astype(np.float64)
-        shifted = row - max(row, default=0.0)
-        _rows(y, axis)[at] = shifted - np.log(sum(np.exp(shifted)))
+        if row.size:
+            _rows(y, axis)[at] = row - max(row) - np.log(sum(np.exp(row - max(row))))
     return y
 
 

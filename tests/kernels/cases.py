@@ -1,0 +1,71 @@
+"""What the kernel tests share: memory layouts, comparison under a contract, and running every variant of a verb."""
+import numpy as np
+from hypothesis import strategies as st
+
+from minidl.kernels import lookup, spec, variants
+
+FLOATS = ("float16", "float32", "float64")
+LAYOUTS = ("contiguous", "reversed", "sliced", "channels_last")
+
+dtypes = st.sampled_from(FLOATS)
+layouts = st.sampled_from(LAYOUTS)
+seeds = st.integers(0, 2**32 - 1)
+
+
+def draw(seed, shape, dtype="float64", layout="contiguous"):
+    """Normal numbers in the given memory layout, the same numbers in each."""
+    return arrange(np.random.default_rng(seed).standard_normal(shape).astype(dtype), layout)
+
+
+def arrange(values, layout):
+    """The same values, held in memory another way."""
+    if not values.ndim:
+        return values.copy()  # a number has one layout, and indexing it would make a NumPy scalar
+    if layout == "reversed":  # every stride negative
+        backwards = (slice(None, None, -1),) * values.ndim
+        return values[backwards].copy()[backwards]
+    if layout == "sliced":  # every other element of a larger array, whose rest is NaN
+        room = np.full([2 * n for n in values.shape], np.nan if values.dtype.kind == "f" else -1, values.dtype)
+        every_other = (slice(None, None, 2),) * values.ndim
+        room[every_other] = values
+        return room[every_other]
+    if layout == "channels_last" and values.ndim >= 3:
+        return np.moveaxis(np.moveaxis(values, 1, -1).copy(), -1, 1)
+    return values.copy()
+
+
+def assert_close(verb, got, expected, dtype, scale=1.0):
+    """Every array of ``got`` is within the tolerance of the verb's contract; ``scale`` is the size of the sums behind it."""
+    got, expected = (result if isinstance(result, tuple) else (result,) for result in (got, expected))
+    assert len(got) == len(expected)
+    tolerance = spec(verb).tolerance[str(dtype)]
+    for a, b in zip(got, expected, strict=True):
+        assert a.shape == b.shape and a.dtype == b.dtype
+        a, b = a.astype(np.float64), np.asarray(b).astype(np.float64)
+        np.testing.assert_allclose(a, b, rtol=tolerance.rtol, atol=tolerance.atol * scale, err_msg=verb)
+
+
+def check(verb, *arguments, dtype, scale=1.0):
+    """Every variant of a verb against its reference; twice for the same bits; and its inputs as they were before.
+
+    Returns the reference's result.
+    """
+    kept = [a.copy() if isinstance(a, np.ndarray) else a for a in arguments]
+    expected = variants(verb)["reference"](*arguments)
+    for name, kernel in variants(verb).items():
+        if name == "reference":
+            continue
+        got, again = kernel(*arguments), kernel(*arguments)
+        assert_close(verb, got, expected, dtype, scale)
+        for a, b in zip(*(r if isinstance(r, tuple) else (r,) for r in (got, again)), strict=True):
+            assert a.tobytes() == b.tobytes(), f"{verb} {name}: two runs gave different bits"
+            assert not any(np.shares_memory(a, x) for x in arguments if isinstance(x, np.ndarray)), f"{verb} {name}: a view"
+    for before, after in zip(kept, arguments, strict=True):
+        if isinstance(before, np.ndarray):
+            np.testing.assert_array_equal(before, after, err_msg=f"{verb} wrote an input")
+    return expected
+
+
+def run(verb, *arguments, **options):
+    """The default variant."""
+    return lookup(verb, "cpu")(*arguments, **options)
