@@ -261,9 +261,13 @@ def pool2d_geometry(
     for axis, size, k, s, p, d in zip(("height (axis 2)", "width (axis 3)"), (h, w), kernel, step, pads, spread, strict=True):
         if p > k // 2:
             raise ShapeError(f"{shapes}: padding {p} along {axis} is more than half of the kernel of {k}; use at most {k // 2}")
-        count = _out(shapes, axis, size, k, s, p, p, d)
-        if ceil_mode and (size + 2 * p - d * (k - 1) - 1) % s and count * s < size + p:
-            count += 1
+        spare = size + 2 * p - d * (k - 1) - 1
+        if ceil_mode and spare > -s:  # rounding up lets even a first window reach past the padding
+            count = -(-spare // s) + 1
+            if (count - 1) * s >= size + p:
+                count -= 1
+        else:
+            count = _out(shapes, axis, size, k, s, p, p, d)
         if d > size and any(all(not 0 <= i * s - p + u * d < size for u in range(k)) for i in range(count)):
             raise ShapeError(f"{shapes}: dilation {d} steps over the {axis} of {size}, so that a window sees padding only; "
                              f"use a dilation of at most {size}")
