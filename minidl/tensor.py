@@ -171,12 +171,10 @@ class Tensor:
         if not self.is_leaf and not any(type(h) is Retain for h in self.edge.hooks or ()):
             self.register_hook(Retain())
 
-    def explain(self) -> str:
-        """The backward pass from this tensor, told in words; prints it and returns it."""
+    def explain(self) -> None:
+        """Print the backward pass from this tensor, told in words (:func:`minidl.autograd.explain` returns them)."""
         from minidl.autograd.graph import explain
-        text = explain(self)
-        print(text)
-        return text
+        print(explain(self))
 
     def detach(self) -> Tensor:
         """The same memory, outside the graph."""

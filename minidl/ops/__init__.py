@@ -1,4 +1,5 @@
 """Operations: Function classes by family, and the functions that users call on them."""
+from minidl.ops import conv, dropout, loss, norm, pool, softmax  # noqa: F401  (their verbs)
 from minidl.ops import methods as _methods  # noqa: F401  (attaches operators and methods to Tensor)
 from minidl.ops.activation import relu, sigmoid, tanh
 from minidl.ops.creation import (

@@ -155,7 +155,7 @@ def var(x: Tensor, dim: Any = None, unbiased: bool = True, keepdim: bool = False
     less = (1 if unbiased else 0) if correction is None else correction
     centred = x - tensors.mean(x, axis=over, keepdims=True)
     total = tensors.sum(centred * centred, axis=over, keepdims=keepdim)
-    return total / float(max(n - less, 0))
+    return total / (float(n - less) if n > less else 0.0)
 
 
 def std(x: Tensor, dim: Any = None, unbiased: bool = True, keepdim: bool = False, correction: float | None = None) -> Tensor:
