@@ -1,7 +1,7 @@
 """Which function computes a verb: ``(verb, device, variant) -> callable``.
 
 ``lookup`` is called for every operation of every step, so its answer is cached per thread in a plain dict; ``use`` swaps
-that dict, ``register`` and ``refresh`` start a new one.  Families of kernels are imported when one of their verbs is first
+that dict, ``register`` and ``refresh`` empty it.  Families of kernels are imported when one of their verbs is first
 looked up: importing minidl.kernels loads none of them.
 """
 import contextlib
@@ -9,6 +9,7 @@ import functools
 import importlib
 import os
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -28,8 +29,24 @@ _ORDER: dict[str, tuple[str, ...]] = {"cpu": ("numpy", "reference"), "cuda": ("c
 _table: dict[tuple[str, str], dict[str, Kernel]] = {}
 _loaded: set[str] = set()
 _lock = threading.RLock()
-_generation = 0
 _environment: dict[str, str] | None = None
+
+
+class _Cache(dict[tuple[str, str], Kernel]):
+    """What was already looked up under one choice; emptied, in whatever thread it lives, when the table changes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        with _lock:
+            _caches[id(self)] = self
+
+
+_caches: "weakref.WeakValueDictionary[int, _Cache]" = weakref.WeakValueDictionary()
+
+
+def _forget() -> None:
+    for cache in list(_caches.values()):
+        cache.clear()
 
 
 class _Local(threading.local):
@@ -37,8 +54,7 @@ class _Local(threading.local):
 
     def __init__(self) -> None:
         self.choice: dict[str, str] = {}
-        self.cache: dict[tuple[str, str], Kernel] = {}
-        self.generation = _generation
+        self.cache = _Cache()
 
 
 _local = _Local()
@@ -52,13 +68,12 @@ def register(verb: str, device: str, variant: str) -> Callable[[Kernel], Kernel]
     contract.spec(verb)
 
     def decorate(kernel: Kernel) -> Kernel:
-        global _generation
         with _lock:
             entry = _table.setdefault((verb, device), {})
             if variant in entry and entry[variant] is not kernel:
                 raise ConfigError(f"kernel {verb!r} on {device!r} already has a variant {variant!r}; pick another name")
             entry[variant] = kernel
-            _generation += 1
+            _forget()
         return kernel
 
     return decorate
@@ -95,37 +110,24 @@ def lookup(verb: str, device: str = "cpu") -> Kernel:
         ConfigError: no such verb, no kernel for the device, or a chosen variant that the device does not have; the message
             lists what there is.
     """
-    local = _local
-    if local.generation == _generation:
-        kernel = local.cache.get((verb, device))
-        if kernel is not None:
-            return kernel
-    return _resolve(verb, device)
+    return _local.cache.get((verb, device)) or _resolve(verb, device)
 
 
 def _resolve(verb: str, device: str) -> Kernel:
-    found = variants(verb, device)  # may import a family, and so change the generation
-    if _local.generation != _generation:
-        _local.cache = {}
-        _local.generation = _generation
-    if not found:
-        raise ConfigError(f"kernel {verb!r} has no variant for device {device!r}; devices: {', '.join(_devices(verb))}")
-    named = _chosen(verb)
-    if named is not None:
-        name, exact = named
-        if name in found:
-            return _remember(verb, device, found[name])
-        if exact:
-            raise ConfigError(_unknown_variant(verb, name, device, found))
-    for name in (*_ORDER.get(device, ()), *found):
-        if name in found:
-            return _remember(verb, device, found[name])
-    raise AssertionError("unreachable: found is not empty")
-
-
-def _remember(verb: str, device: str, kernel: Kernel) -> Kernel:
-    _local.cache[verb, device] = kernel
-    return kernel
+    with _lock:  # so that what is stored cannot be older than the table
+        found = variants(verb, device)
+        if not found:
+            raise ConfigError(f"kernel {verb!r} has no variant for device {device!r}; devices: {', '.join(_devices(verb))}")
+        order = [*_ORDER.get(device, ()), *found]
+        named = _chosen(verb)
+        if named is not None:
+            name, exact = named
+            if exact and name not in found:
+                raise ConfigError(_unknown_variant(verb, name, device, found))
+            order.insert(0, name)
+        kernel = next(found[name] for name in order if name in found)
+        _local.cache[verb, device] = kernel
+        return kernel
 
 
 def _chosen(verb: str) -> tuple[str, bool] | None:
@@ -175,22 +177,19 @@ def use(everywhere: str | None = None, /, **choice: str) -> Iterator[None]:
         _check_everywhere(everywhere)
     outer = _local.choice, _local.cache
     inner = {"*": everywhere} if everywhere is not None else dict(_local.choice)
-    _local.choice, _local.cache = {**inner, **choice}, {}
-    before = _local.generation
+    _local.choice, _local.cache = {**inner, **choice}, _Cache()
     try:
         yield
     finally:
-        _local.choice = outer[0]
-        # Kernels registered inside the block may change what the outer choices mean.
-        _local.cache = outer[1] if _local.generation == before else {}
+        _local.choice, _local.cache = outer
 
 
 def refresh() -> None:
     """Read MINIDL_KERNELS again; it is otherwise read once, at the first lookup."""
-    global _environment, _generation
+    global _environment
     with _lock:
         _environment = None
-        _generation += 1
+        _forget()
 
 
 def _from_environment() -> dict[str, str]:

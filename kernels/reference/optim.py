@@ -54,12 +54,12 @@ def _adam(
 
 
 @reference("adam_")
-def adam_(*lists: Any, weight_decay: float = 0.0, amsgrad: bool = False, maximize: bool = False, **options: float) -> None:
+def adam_(*lists: Any, weight_decay: float = 0.0, amsgrad: bool = False, maximize: bool = False, **options: Any) -> None:
     _adam(*lists, coupled=weight_decay, decoupled=0.0, amsgrad=amsgrad, maximize=maximize, **options)
 
 
 @reference("adamw_")
-def adamw_(*lists: Any, weight_decay: float = 0.0, amsgrad: bool = False, maximize: bool = False, **options: float) -> None:
+def adamw_(*lists: Any, weight_decay: float = 0.0, amsgrad: bool = False, maximize: bool = False, **options: Any) -> None:
     _adam(*lists, coupled=0.0, decoupled=weight_decay, amsgrad=amsgrad, maximize=maximize, **options)
 
 
