@@ -9,6 +9,7 @@ from minidl import nn
 from minidl.errors import ConfigError
 from minidl.models.registry import register
 
+EXAMPLE = "[(CONV-RELU)*2-POOL]*3-(FC-RELU)*1"
 LAYERS = ("CONV", "BN", "RELU", "POOL", "DROPOUT", "FC")
 
 
@@ -29,7 +30,7 @@ def parse(pattern: str) -> list[str]:
 
     def fail(problem: str) -> ConfigError:
         place = tokens[at][1] if at < len(tokens) else len(pattern)
-        return ConfigError(f"stack: {problem} at {pattern[:place]}>>>{pattern[place:]}; example: [(CONV-RELU)*2-POOL]*3-(FC-RELU)*1")
+        return ConfigError(f"stack: {problem} at {pattern[:place]}>>>{pattern[place:]}; example: {EXAMPLE}")
 
     def peek() -> str:
         return tokens[at][0] if at < len(tokens) else ""
@@ -75,7 +76,7 @@ def parse(pattern: str) -> list[str]:
 @register("stack")
 def stack(
     num_classes: int = 10, in_channels: int = 3, image_size: int | tuple[int, int] = 32,
-    pattern: str = "[(CONV-RELU)*2-POOL]*3-(FC-RELU)*1", width: int = 16, fc_width: int = 128, dropout: float = 0.5,
+    pattern: str = EXAMPLE, width: int = 16, fc_width: int = 128, dropout: float = 0.5,
 ) -> nn.Sequential:
     """A net from a pattern such as [(CONV-RELU)*2-POOL]*3-(FC-RELU)*1; the classifier's last layer is added.
 

@@ -1,9 +1,9 @@
 """Activation functions as modules; the formulas stand in ``minidl.nn.functional``."""
 from __future__ import annotations
 
-from minidl.tensor import Tensor
 from minidl.nn import functional as F
 from minidl.nn.module import Module
+from minidl.tensor import Tensor
 
 
 class ReLU(Module):
@@ -122,7 +122,7 @@ class Softplus(Module):
 
 
 class _AlongDim(Module):
-    def __init__(self, dim: int | None = None) -> None:
+    def __init__(self, dim: int = -1) -> None:
         super().__init__()
         self.dim = dim
 

@@ -5,13 +5,12 @@ import math
 from typing import Any
 
 from minidl.errors import ConfigError, ShapeError
-from minidl.ops.creation import empty
-from minidl.ops.geometry import conv2d_geometry
-from minidl.tensor import Tensor
 from minidl.nn import functional as F
 from minidl.nn import init
 from minidl.nn.module import Module
 from minidl.nn.parameter import Parameter
+from minidl.ops.creation import empty
+from minidl.tensor import Tensor
 
 PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
 
@@ -133,12 +132,10 @@ class Conv2d(_ConvNd):
         padding = self.padding
         if self._border is not None:
             input, padding = F.pad(input, self._border, mode=self.padding_mode), 0
+        geometry = (self.stride, padding, self.dilation, self.groups)
         if self.strict:
-            shape = input.shape if input.ndim == 4 else (1, *input.shape)
-            conv2d_geometry(
-                shape, self.weight.shape, self.stride, padding, self.dilation, self.groups, strict=True, name=repr(self)
-            )
-        return F.conv2d(input, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
+            return F.conv2d(input, self.weight, self.bias, *geometry, strict=True, name=repr(self))
+        return F.conv2d(input, self.weight, self.bias, *geometry)
 
     def extra_repr(self) -> str:
         """The options that differ from their defaults, as torch prints them."""

@@ -3,8 +3,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from minidl.errors import ConfigError, ShapeError
 from minidl.autograd import no_grad
+from minidl.errors import ConfigError, ShapeError
 from minidl.nn import functional as F
 from minidl.nn import init
 from minidl.nn.module import Module
@@ -41,8 +41,9 @@ class Embedding(Module):
     def from_pretrained(cls, embeddings: Tensor, freeze: bool = True, padding_idx: int | None = None) -> Embedding:
         """An Embedding with the given table (rows, dimension), not trained unless ``freeze=False``."""
         if embeddings.ndim != 2:
-            raise ShapeError(f"Embedding.from_pretrained: expected a table (rows, dimension), got shape {tuple(embeddings.shape)}")
-        layer = cls(*embeddings.shape, padding_idx=padding_idx)
+            found = tuple(embeddings.shape)
+            raise ShapeError(f"Embedding.from_pretrained: expected a table (rows, dimension), got shape {found}")
+        layer = cls(embeddings.shape[0], embeddings.shape[1], padding_idx)
         layer.weight = Parameter(embeddings, requires_grad=not freeze)
         return layer
 

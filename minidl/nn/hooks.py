@@ -4,7 +4,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from minidl.autograd import Function
+from minidl.autograd.function import Function, tensors
 from minidl.tensor import Tensor
 
 
@@ -76,11 +76,11 @@ class _Pass(Function):
         return tuple(xs)
 
     def backward(self, F: Any, gys: Any) -> tuple[Any, ...]:
-        level = Tensor if F.name == "tensors" else None
-        wrap = (lambda g: g) if level else (lambda g: Tensor(g, F))
-        grads = tuple(wrap(gys[k]) if k in gys else None for k in range(self.count))
-        grads = self.watch(grads)
-        return tuple(g if g is None or level else g.data for g in grads)
+        recorded = F is tensors  # gradients are Tensors already, and stay in the graph
+        grads = self.watch(tuple(
+            None if k not in gys else gys[k] if recorded else Tensor(gys[k], F) for k in range(self.count)
+        ))
+        return tuple(g if g is None or recorded else g.data for g in grads)
 
 
 class _BackwardGate:

@@ -86,7 +86,7 @@ def trunc_normal_(
 
     with no_grad():
         values = draw()
-        while bool((outside := (values < a) | (values > b)).any()):
+        while bool((outside := (values < a).logical_or(values > b)).any()):
             values = where(outside, draw(), values)
         return tensor.copy_(values)
 

@@ -5,12 +5,12 @@ import math
 from typing import Any
 
 from minidl.errors import ConfigError
-from minidl.ops.creation import empty
-from minidl.tensor import Tensor
 from minidl.nn import functional as F
 from minidl.nn import init
 from minidl.nn.module import Module
 from minidl.nn.parameter import Parameter
+from minidl.ops.creation import empty
+from minidl.tensor import Tensor
 
 
 class Identity(Module):

@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from minidl.errors import CheckpointError, ConfigError
-from minidl.tensor import Tensor
 from minidl.nn.hooks import Hooks, RemovableHandle
 from minidl.nn.parameter import Buffer, Parameter
 from minidl.nn.state import load_into, replace_data
+from minidl.tensor import Tensor
 
 M = TypeVar("M", bound="Module")
 
@@ -90,7 +90,7 @@ class Module:
                 self._non_persistent.discard(name)
         elif kinds and name in kinds and value is not None and not (kinds[name] == BUFFER and isinstance(value, Tensor)):
             wanted = {PARAMETER: "an nn.Parameter", BUFFER: "a Tensor", MODULE: "an nn.Module"}[kinds[name]]
-            hint = "; write `with minidl.no_grad(): module.{0}.copy_(values)` to change its values".format(name)
+            hint = f"; write `with minidl.no_grad(): module.{name}.copy_(values)` to change its values"
             raise TypeError(
                 f"{type(self).__name__}.{name}: cannot assign a {type(value).__name__} to a registered {kinds[name]}; "
                 f"expected {wanted} or None{hint if kinds[name] == PARAMETER else ''}"
@@ -130,7 +130,8 @@ class Module:
     def register_parameter(self, name: str, param: Parameter | None) -> None:
         """Register ``param`` under ``name``; None reserves the name (a layer without bias has ``bias = None``)."""
         if param is not None and not isinstance(param, Parameter):
-            raise TypeError(f"{type(self).__name__}: parameter {name!r} must be an nn.Parameter or None, got {type(param).__name__}")
+            found = type(param).__name__
+            raise TypeError(f"{type(self).__name__}: parameter {name!r} must be an nn.Parameter or None, got {found}")
         self._register(name, PARAMETER, param)
 
     def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
@@ -354,7 +355,8 @@ class Module:
             CheckpointError: listing the missing names, the unexpected names and the wrong shapes.
         """
         if not isinstance(state_dict, Mapping):
-            raise TypeError(f"{type(self).__name__}.load_state_dict: expected a mapping of names to tensors, got {type(state_dict).__name__}")
+            found = type(state_dict).__name__
+            raise TypeError(f"{type(self).__name__}.load_state_dict: expected a mapping of names to tensors, got {found}")
         targets = self.state_dict(keep_vars=True)
         optional = {
             f"{path}.{name}" if path else name

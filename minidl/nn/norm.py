@@ -4,14 +4,14 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from minidl.autograd import increment_version, no_grad
+from minidl.autograd import increment_version
 from minidl.errors import ConfigError, ShapeError
 from minidl.nn import functional as F
 from minidl.nn import init
 from minidl.nn.module import Module
 from minidl.nn.parameter import Parameter
-from minidl.tensor import Tensor
 from minidl.ops.creation import empty, ones, tensor, zeros
+from minidl.tensor import Tensor
 
 
 class _NormBase(Module):
@@ -104,16 +104,9 @@ class _BatchNorm(_NormBase):
             return F.batch_norm(input, mean, var, self.weight, self.bias, mean is None, 0.0, self.eps)
         if mean is None or var is None:
             return F.batch_norm(input, None, None, self.weight, self.bias, True, 0.0, self.eps)
-        momentum = self._count_batch()
-        if self.unbiased_running_var:
-            return F.batch_norm(input, mean, var, self.weight, self.bias, True, momentum, self.eps)
-        before = var.detach().clone()
-        y = F.batch_norm(input, mean, var, self.weight, self.bias, True, momentum, self.eps)
-        m = input.numel() // self.num_features
-        with no_grad():  # the update added momentum * v_unbiased: replace it by momentum * v_unbiased * (m - 1) / m
-            kept = before * (1 - momentum)
-            var.copy_(kept + (var - kept) * ((m - 1) / m))
-        return y
+        return F.batch_norm(
+            input, mean, var, self.weight, self.bias, True, self._count_batch(), self.eps, self.unbiased_running_var
+        )
 
     def _count_batch(self) -> float:
         """Note one more batch; the weight it gets in the running statistics."""

@@ -3,9 +3,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from minidl.tensor import Tensor
 from minidl.nn import functional as F
 from minidl.nn.module import Module
+from minidl.tensor import Tensor
 
 
 class MaxPool2d(Module):
@@ -51,26 +51,24 @@ class AvgPool2d(Module):
         kernel_size, stride (default: kernel_size), padding: an int or (height, width).
         ceil_mode: keep a last, incomplete window instead of dropping it.
         count_include_pad: divide by the whole window, padding included; False divides by the real pixels.
-        divisor_override: divide by this number instead.
 
     Shapes: x (N, C, H, W) -> (N, C, H', W').
     """
 
     def __init__(
         self, kernel_size: Any, stride: Any = None, padding: Any = 0, ceil_mode: bool = False,
-        count_include_pad: bool = True, divisor_override: int | None = None,
+        count_include_pad: bool = True,
     ) -> None:
         super().__init__()
         self.kernel_size = kernel_size
         self.stride = kernel_size if stride is None else stride
         self.padding, self.ceil_mode = padding, ceil_mode
-        self.count_include_pad, self.divisor_override = count_include_pad, divisor_override
+        self.count_include_pad = count_include_pad
 
     def forward(self, input: Tensor) -> Tensor:
         """Pool ``input``."""
         return F.avg_pool2d(
-            input, self.kernel_size, self.stride, self.padding, self.ceil_mode, self.count_include_pad,
-            self.divisor_override,
+            input, self.kernel_size, self.stride, self.padding, self.ceil_mode, self.count_include_pad
         )
 
     def extra_repr(self) -> str:

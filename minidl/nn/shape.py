@@ -4,9 +4,9 @@ from __future__ import annotations
 from typing import Any
 
 from minidl.errors import ConfigError, ShapeError
-from minidl.tensor import Tensor
 from minidl.nn import functional as F
 from minidl.nn.module import Module
+from minidl.tensor import Tensor
 
 
 class Flatten(Module):

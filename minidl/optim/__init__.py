@@ -5,5 +5,5 @@ from minidl.optim.adam import Adam, AdamW
 from minidl.optim.ema import EMA
 from minidl.optim.optimizer import Optimizer
 from minidl.optim.rmsprop import RMSprop
-from minidl.optim.sgd import SGD
 from minidl.optim.schedule import ReduceLROnPlateau
+from minidl.optim.sgd import SGD

@@ -92,7 +92,8 @@ class EMA:
             or tuple(average[name].shape) != tuple(self.average[name].shape)
         ]
         if wrong:
-            raise CheckpointError(f"EMA.load_state_dict: made for another model; missing, extra or misshapen: {', '.join(sorted(wrong))}")
+            names = ", ".join(sorted(wrong))
+            raise CheckpointError(f"EMA.load_state_dict: made for another model; missing, extra or misshapen: {names}")
         with no_grad():
             for name, own in self.average.items():
                 value = average[name]

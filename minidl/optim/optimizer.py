@@ -33,12 +33,15 @@ class Optimizer:
     def __init__(self, params: Params, defaults: dict[str, Any]) -> None:
         if isinstance(params, Tensor):
             raise TypeError(f"{type(self).__name__}: expected an iterable of tensors or dicts, got one Tensor; put it in a list")
+        _expect_order(type(self).__name__, params)
         self.defaults = defaults
         self.state: dict[Tensor, dict[str, Any]] = defaultdict(dict)
         self.param_groups: list[dict[str, Any]] = []
         groups: list[Any] = list(params)
         if not groups:
-            raise ConfigError(f"{type(self).__name__}: got no parameters; was the iterator used up, or the net built without layers?")
+            raise ConfigError(
+                f"{type(self).__name__}: got no parameters; was the iterator used up, or the net built without layers?"
+            )
         if not isinstance(groups[0], dict):
             groups = [{"params": groups}]
         for group in groups:
@@ -51,8 +54,7 @@ class Optimizer:
             raise TypeError(f"{name}: a parameter group is a dict with 'params', got {group!r}")
         given = group["params"]
         params = [given] if isinstance(given, Tensor) else list(given)
-        if isinstance(given, (set, frozenset)):
-            raise TypeError(f"{name}: parameters in a set have no fixed order, and saved state would be mixed up; use a list")
+        _expect_order(name, given)
         group = {**self.defaults, **group}
         if params and isinstance(params[0], tuple):
             group["param_names"] = [label for label, _ in params]
@@ -210,3 +212,8 @@ class Optimizer:
             lines.append(f"Parameter Group {i}")
             lines += [f"    {key}: {group[key]}" for key in sorted(group) if key not in ("params", "param_names")]
         return f"{type(self).__name__} (\n" + "\n".join(lines) + "\n)"
+
+
+def _expect_order(name: str, params: Any) -> None:
+    if isinstance(params, (set, frozenset)):
+        raise TypeError(f"{name}: parameters in a set have no fixed order, and saved state would be mixed up; use a list")

@@ -350,7 +350,8 @@ class ReduceLROnPlateau(LRScheduler):
             raise ConfigError(f"ReduceLROnPlateau: factor must be below 1, got {factor!r}")
         if mode not in ("min", "max") or threshold_mode not in ("rel", "abs"):
             raise ConfigError(
-                f"ReduceLROnPlateau: mode must be 'min' or 'max' and threshold_mode 'rel' or 'abs', got {mode!r}, {threshold_mode!r}"
+                "ReduceLROnPlateau: mode must be 'min' or 'max' and threshold_mode 'rel' or 'abs', "
+                f"got {mode!r}, {threshold_mode!r}"
             )
         if not isinstance(optimizer, Optimizer):
             raise TypeError(f"ReduceLROnPlateau: expected an Optimizer, got {type(optimizer).__name__}")

@@ -50,7 +50,8 @@ def test_as_torch(torch, mask, batch_first, need_weights):
 
     def run(lib, layer):
         t = lib.tensor(x, requires_grad=True)
-        y, w = layer(t, t, t, need_weights=need_weights, average_attn_weights=False, **{k: lib.tensor(v) for k, v in given.items()})
+        masks = {k: lib.tensor(v) for k, v in given.items()}
+        y, w = layer(t, t, t, need_weights=need_weights, average_attn_weights=False, **masks)
         (y * y).sum().backward()
         return [y.detach().numpy(), t.grad.numpy(), *(p.grad.numpy() for p in layer.parameters()), w]
 

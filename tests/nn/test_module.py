@@ -261,7 +261,7 @@ def test_batch_norm_files_without_the_counter_load():
     del state["num_batches_tracked"]
     bn.load_state_dict(state)
     del state["running_mean"]
-    with pytest.raises(CheckpointError, match="missing: running_mean"):
+    with pytest.raises(CheckpointError, match="missing: 0.running_mean"):
         nn.Sequential(bn).load_state_dict({f"0.{k}": v for k, v in state.items()})
 
 

@@ -11,6 +11,7 @@ from minidl import nn, optim
 from minidl.errors import ConfigError
 from minidl.optim import schedule
 
+W = nn.Parameter
 METRICS = [1.0, 0.9, 0.95, 0.91, 0.92, 0.93, 0.8999, 0.94, 0.5, 0.6, 0.6, 0.6, 0.6, 0.4, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5]
 
 SCHEDULES = {
@@ -25,7 +26,8 @@ SCHEDULES = {
     "lambda": lambda s, o: s.LambdaLR(o, lambda t: 1 / (1 + t)),
     "lambdas": lambda s, o: s.LambdaLR(o, [lambda t: 0.9**t, lambda t: 1.0 + t]),
     "onecycle": lambda s, o: s.OneCycleLR(o, 0.5, total_steps=21),
-    "onecycle-linear": lambda s, o: s.OneCycleLR(o, [0.5, 1.0], epochs=3, steps_per_epoch=7, anneal_strategy="linear", pct_start=0.4),
+    "onecycle-linear": lambda s, o: s.OneCycleLR(
+        o, [0.5, 1.0], epochs=3, steps_per_epoch=7, anneal_strategy="linear", pct_start=0.4),
     "onecycle-three": lambda s, o: s.OneCycleLR(o, 0.5, total_steps=21, three_phase=True, div_factor=10, final_div_factor=100),
     "restarts": lambda s, o: s.CosineAnnealingWarmRestarts(o, 4, eta_min=0.01),
     "restarts-2": lambda s, o: s.CosineAnnealingWarmRestarts(o, 3, T_mult=2),
@@ -176,7 +178,7 @@ def test_the_name_in_torch():
     (lambda o: schedule.OneCycleLR(o, 0.1, total_steps=5, pct_start=2), ConfigError, "pct_start"),
     (lambda o: schedule.OneCycleLR(o, 0.1, total_steps=5, anneal_strategy="x"), ConfigError, "'cos' or 'linear'"),
     (lambda o: schedule.OneCycleLR(o, [0.1], total_steps=5), ConfigError, "got 1 max_lr for 2"),
-    (lambda o: schedule.OneCycleLR(optim.Adagrad([nn.Parameter(minidl.ones(1))]), 0.1, total_steps=5), ConfigError, "no momentum"),
+    (lambda o: schedule.OneCycleLR(optim.Adagrad([W(minidl.ones(1))]), 0.1, total_steps=5), ConfigError, "no momentum"),
     (lambda o: schedule.SequentialLR(o, [schedule.StepLR(o, 1)], [3]), ConfigError, "1 schedules need 0 milestones"),
     (lambda o: schedule.SequentialLR(o, [schedule.ReduceLROnPlateau(o)], []), ConfigError, "ReduceLROnPlateau cannot be part"),
     (lambda o: schedule.SequentialLR(o, [schedule.StepLR(optimizer(minidl), 1)], []), ConfigError, "another optimiser"),
