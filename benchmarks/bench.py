@@ -10,8 +10,10 @@ returns its result, and the results are compared before anything is timed.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import gc
+import importlib.metadata
 import os
 import platform
 import statistics
@@ -132,12 +134,8 @@ def machine() -> dict[str, Any]:
 
     blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
     versions = {"python": platform.python_version(), "numpy": np.__version__, "minidl": minidl.__version__}
-    try:
-        import torch
-
-        versions["torch"] = torch.__version__
-    except ImportError:
-        pass
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        versions["torch"] = importlib.metadata.version("torch")  # not imported: that takes seconds, and threads
     return {
         "processor": processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
