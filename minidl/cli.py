@@ -25,9 +25,18 @@ from minidl.train.config import AUGMENTS, OPTIMIZERS, RECIPES, SCHEDULES
 class _Failure(click.ClickException):
     """One line on stderr, then exit."""
 
-    def __init__(self, message: str, exit_code: int = 2) -> None:
+    exit_code = 2
+
+    def __init__(self, message: str) -> None:
         super().__init__(" ".join(message.split()))
-        self.exit_code = exit_code
+
+
+class _Interrupted(_Failure):
+    exit_code = 130
+
+
+class _Bug(_Failure):
+    exit_code = 1
 
 
 class _Group(click.Group):
@@ -40,7 +49,7 @@ class _Group(click.Group):
             raise
         except KeyboardInterrupt:
             _debug(ctx)
-            raise _Failure("stopped", 130) from None
+            raise _Interrupted("stopped") from None
         except MinidlError as error:
             _debug(ctx)
             raise _Failure(str(error)) from error
@@ -58,7 +67,7 @@ class _Group(click.Group):
             text = (
                 f"internal error, {type(error).__name__}: {error}; run it again with --debug and report what it prints"
             )
-            raise _Failure(text, 1) from error
+            raise _Bug(text) from error
 
 
 def _debug(ctx: click.Context) -> None:
@@ -199,7 +208,7 @@ def _refuse_changes(**options: Any) -> None:
             )
 
 
-def _key_values(pairs: tuple[str, ...]) -> dict[str, Any]:
+def _key_values(pairs: tuple[str, ...], option: str = "--model-option") -> dict[str, Any]:
     """``("depth=20", "batch_norm=true")`` as a dictionary; values are read as JSON where they are JSON."""
     import json
 
@@ -207,7 +216,7 @@ def _key_values(pairs: tuple[str, ...]) -> dict[str, Any]:
     for pair in pairs:
         key, separator, text = pair.partition("=")
         if not key or not separator:
-            raise ConfigError(f"--model-option {pair!r}: expected KEY=VALUE")
+            raise ConfigError(f"{option} {pair!r}: expected KEY=VALUE")
         try:
             values[key] = json.loads(text)
         except ValueError:
@@ -444,6 +453,74 @@ def _transfers(quiet: bool) -> Iterator[Callable[[str, int, int], None] | None]:
 
 
 # ---------------------------------------------------------------------------------------------------- gradcheck, doctor
+
+
+@cli.command("gradcheck")
+@click.argument("target", metavar="OP|FILE.py:NAME")
+@click.option("--shape", "shapes", multiple=True, metavar="2,3", help="Shape of an input; repeat it for each.")
+@click.option("--option", "options", multiple=True, metavar="KEY=VALUE", help="Keyword argument; repeatable.")
+@click.option("--seed", type=click.IntRange(0), default=0, help="Of the random inputs.")
+@debug_option
+def gradcheck_(target: str, shapes: tuple[str, ...], options: tuple[str, ...], seed: int) -> None:
+    """Compare a gradient with finite differences, in float64.
+
+    OP is an operation, such as conv2d or softmax; FILE.py:NAME is a Function, an nn.Module or a function of yours.
+    Elements where backward is wrong are shown, told from those at a kink (where no gradient exists, and none is wrong).
+    Exit code 1: a gradient is wrong.
+    """
+    from minidl.train import gradients
+
+    subject = gradients.find(target, [_shape(text) for text in shapes], _key_values(options, "--option"), seed)
+    verdict = gradients.check(subject)
+    for order, found in (("gradient", verdict), ("gradient of the gradient", verdict.second)):
+        if found is None:
+            continue
+        if found.problem:
+            click.echo(f"{subject.title}, {order}: {found.problem}")
+        elif found.mismatches:
+            _show_mismatches(subject, order, found)
+        else:
+            click.echo(f"{subject.title}, {order}: right ({found.elements} elements, finite differences agree)")
+    if not verdict.ok:
+        raise click.exceptions.Exit(1)
+
+
+def _shape(text: str) -> tuple[int, ...]:
+    try:
+        shape = tuple(int(part) for part in text.replace("x", ",").strip("(),").split(",") if part.strip())
+    except ValueError:
+        shape = (-1,)
+    if any(size < 0 for size in shape):
+        raise ConfigError(f"--shape {text!r}: expected sizes with commas between them, such as 2,3")
+    return shape
+
+
+def _show_mismatches(subject: Any, order: str, found: Any, most: int = 12) -> None:
+    from minidl.train.gradients import factor
+
+    names = [*subject.names, *(f"output gradient {k}" for k in range(99))]
+    worst = sorted(found.mismatches, key=lambda m: (m.kink, -abs(m.analytic - m.numeric)))
+    rows = [
+        (names[m.input], str(m.index), f"{m.analytic:.8g}", f"{m.numeric:.8g}", f"{m.left:.6g}", f"{m.right:.6g}",
+         "a kink" if m.kink else "WRONG")
+        for m in worst[:most]
+    ]  # fmt: skip
+    _table(["input", "element", "backward", "finite differences", "from the left", "from the right", ""], rows)
+    if len(worst) > most:
+        click.echo(f"... and {len(worst) - most} more")
+    if not found.wrong:
+        click.echo(
+            f"{subject.title}, {order}: {len(worst)} elements lie at a kink, where no gradient exists; none is wrong"
+        )
+        return
+    places = {name: [m for m in found.wrong if names[m.input] == name] for name in dict.fromkeys(names)}
+    for name, wrong in places.items():
+        size = next((t.numel() for t, own in zip(subject.inputs, subject.names, strict=True) if own == name), None)
+        if wrong:
+            times = factor(wrong)
+            hint = f"; backward gives {times:.4g} times the right value" if times is not None else ""
+            click.echo(f"{name}: {len(wrong)} {f'of {size} ' if size else ''}elements are wrong{hint}")
+    click.echo(f"{subject.title}, {order}: WRONG")
 
 
 @cli.command()

@@ -7,6 +7,7 @@ from typing import Any
 
 import minidl
 from minidl import data, models, optim
+from minidl.backend import get_backend
 from minidl.data import transforms
 from minidl.errors import ConfigError
 from minidl.nn import Module
@@ -24,6 +25,8 @@ _DIGITS = ("mnist", "digits")  # data whose mirror images are something else
 
 def build(config: TrainConfig, folder: RunFolder | None = None, reporter: Quiet | None = None) -> Trainer:
     """Make everything that ``config`` names; the seed is set first, so equal options give equal runs."""
+    models.model_info(config.model)  # before anything that takes time: is there such a net, such a device?
+    get_backend(config.device)
     minidl.manual_seed(config.seed)
     train_set, test_set = datasets(config)
     shape = train_set.image_shape
@@ -104,13 +107,14 @@ def augment(kind: str, name: str) -> list[transforms.Transform]:
     if kind == "auto":
         kind = "shift" if name in _DIGITS else "standard" if name.startswith("cifar") else "flip"
     flip, crop = transforms.RandomHorizontalFlip(), transforms.RandomCrop(padding=4)
-    return {
+    kinds: dict[str, list[transforms.Transform]] = {
         "none": [],
         "shift": [transforms.RandomShift(2)],
         "flip": [flip, transforms.RandomShift(2)],
         "standard": [flip, crop],
         "strong": [flip, crop, transforms.Cutout(8)],
-    }[kind]
+    }
+    return kinds[kind]
 
 
 def cross_entropy(label_smoothing: float) -> Any:
@@ -148,7 +152,10 @@ def make_schedule(config: TrainConfig, optimizer: Any, total: int, steps_per_epo
     warmup = round(config.warmup * steps_per_epoch)
     rest = max(total - warmup, 1)
     if config.schedule == "onecycle":
-        return schedule.OneCycleLR(optimizer, max_lr=config.lr, total_steps=total, pct_start=0.25, cycle_momentum=False)
+        # One step more than there are updates: the schedule is stepped after the last one too.
+        return schedule.OneCycleLR(
+            optimizer, max_lr=config.lr, total_steps=total + 1, pct_start=0.25, cycle_momentum=False
+        )
     main: Any = None
     if config.schedule == "cosine":
         main = schedule.CosineAnnealingLR(optimizer, T_max=rest)

@@ -49,12 +49,12 @@ class TrainConfig:
     image_size: int | None = None
     model: str = "smallconv"
     model_options: dict[str, Any] = dataclasses.field(default_factory=dict)
-    epochs: int = 6
+    epochs: int = 10
     max_steps: int | None = None
     batch_size: int = 64
     limit: int | None = None
     optimizer: str = "sgd"
-    lr: float = 0.05
+    lr: float = 0.3
     momentum: float = 0.9
     nesterov: bool = True
     weight_decay: float = 5e-4

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import minidl
 from minidl import data
 from minidl.autograd.grad_mode import no_grad
+from minidl.backend import get_backend
 from minidl.data import transforms
 from minidl.data.folder import read_image
 from minidl.errors import ConfigError
@@ -35,6 +37,7 @@ def test_file(
 
     Raises :class:`~minidl.errors.ConfigError` when the data set's images or classes are not the model's.
     """
+    get_backend(device)
     model, card = load_model(path)
     name = data_name or card.data
     options = (
@@ -68,9 +71,10 @@ def predict_files(
 
     A picture is converted to the model's colours, resized so that its shorter side fits, and cropped in the middle.
     """
+    get_backend(device)
     model, card = load_model(path)
     model.to(device)
-    preprocessing = transforms.from_config(card.preprocessing).deterministic()
+    preprocessing: Any = transforms.from_config(card.preprocessing).deterministic()
     c, h, w = card.input_shape
     for image in map(Path, images):
         pixels = read_image(image, size=(h, w), grayscale=c == 1)[None]

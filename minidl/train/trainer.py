@@ -13,6 +13,7 @@ import math
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
@@ -121,7 +122,9 @@ class Trainer:
         saved: Path | None = None
         if self.folder is not None and self.folder.log is None:
             self.folder.open_log()
-        with self._signals(), self.reporter.running():
+        with self._signals(), self.reporter.running(), warnings.catch_warnings():
+            # Overflow in the arithmetic is found by looking at the results; NumPy need not warn of it as well.
+            warnings.simplefilter("ignore", RuntimeWarning)
             if not self.finished:
                 self.reporter.start_table()
             self._saved_at = time.monotonic()
@@ -255,7 +258,7 @@ class Trainer:
     @contextlib.contextmanager
     def _averaged(self) -> Iterator[None]:
         """Within it the model has the weights that are tested and saved: the moving average's, if there is one."""
-        with self.ema.apply() if self.ema is not None else contextlib.nullcontext():
+        with self.ema.average_parameters() if self.ema is not None else contextlib.nullcontext():
             yield
 
     # ---- the record

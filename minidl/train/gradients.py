@@ -1,0 +1,284 @@
+"""Check the gradient of an operation by name, or of a class or function in a file: the work of ``minidl gradcheck``."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import difflib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import minidl
+from minidl import nn
+from minidl.autograd import Function
+from minidl.autograd.gradcheck import GradcheckError, Mismatch, gradcheck, gradgradcheck
+from minidl.errors import ConfigError, MinidlError
+from minidl.nn import functional as F
+from minidl.tensor import Tensor
+
+Shape = tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """A function to check, float64 inputs for it, and the inputs' names."""
+
+    title: str
+    function: Callable[..., Any]
+    inputs: list[Tensor]
+    names: list[str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """What a check found: the elements that disagree, or a ``problem`` that is no matter of single elements.
+
+    ``second`` is the same for the gradient of the gradient; None if there is none or the first is wrong already.
+    """
+
+    elements: int
+    mismatches: list[Mismatch]
+    problem: str | None = None
+    second: Verdict | None = None
+
+    @property
+    def wrong(self) -> list[Mismatch]:
+        """The mismatches that are errors: those that are not at a kink."""
+        return [mismatch for mismatch in self.mismatches if not mismatch.kink]
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is wrong (kinks are not)."""
+        return self.problem is None and not self.wrong and (self.second is None or self.second.ok)
+
+
+def check(subject: Subject) -> Verdict:
+    """Compare backward with finite differences, and the recorded backward's own gradient as well."""
+    first = _run(gradcheck, subject)
+    if not first.ok or first.mismatches:
+        return first
+    return dataclasses.replace(first, second=_run(gradgradcheck, subject))
+
+
+def _run(checker: Callable[..., bool], subject: Subject) -> Verdict:
+    elements = sum(tensor.numel() for tensor in subject.inputs)
+    try:
+        checker(subject.function, subject.inputs)
+    except GradcheckError as error:
+        return Verdict(elements, error.mismatches, None if error.mismatches else str(error))
+    return Verdict(elements, [])
+
+
+def factor(mismatches: Sequence[Mismatch]) -> float | None:
+    """The one number by which all of backward's values are too large, if there is one: it often names the mistake."""
+    ratios = [m.analytic / m.numeric for m in mismatches if abs(m.numeric) > 1e-3]
+    if len(ratios) < 2 or len(ratios) < len(mismatches) / 2:
+        return None
+    mean = sum(ratios) / len(ratios)
+    # Numeric gradients carry about six digits of the values kept above.
+    return mean if all(abs(ratio - mean) <= 1e-4 * max(abs(mean), 1) for ratio in ratios) else None
+
+
+# ---- finding what to check
+
+
+def find(target: str, shapes: Sequence[Shape] = (), options: dict[str, Any] | None = None, seed: int = 0) -> Subject:
+    """The subject that ``target`` names: an operation (``conv2d``), or ``file.py:NAME``.
+
+    ``shapes`` are those of the inputs, ``options`` keyword arguments; both have defaults for every operation of minidl.
+    Raises :class:`~minidl.errors.ConfigError` for a name that is not known and inputs that the operation does not take.
+    """
+    minidl.manual_seed(seed)
+    path, colon, name = target.rpartition(":")
+    subject = (
+        _from_file(Path(path), name, shapes, options or {}) if colon else _operation(target, shapes, options or {})
+    )
+    try:
+        subject.function(*subject.inputs)
+    except (MinidlError, TypeError, ValueError, IndexError) as error:
+        given = ", ".join(str(tuple(tensor.shape)) for tensor in subject.inputs) or "none"
+        raise ConfigError(
+            f"gradcheck: {target} does not take inputs of shape {given} ({error}); give each its --shape, such as --shape 2,3"
+        ) from error
+    return subject
+
+
+def _operation(name: str, shapes: Sequence[Shape], options: dict[str, Any]) -> Subject:
+    function = next((found for home in (F, minidl, Tensor) if callable(found := getattr(home, name, None))), None)
+    if function is None or name.startswith("_") or isinstance(function, type):
+        close = difflib.get_close_matches(name, _operations(), 3)
+        hint = (
+            f"did you mean {' or '.join(close)}?"
+            if close
+            else "it takes the functions of minidl and minidl.nn.functional"
+        )
+        raise ConfigError(f"gradcheck: no operation is called {name!r}; {hint}")
+    sample = _SAMPLES.get(name)
+    if sample is not None and not shapes and not options:
+        call, shapes = sample
+        tensors = [_random(shape) for shape in shapes]
+        return Subject(name, call, tensors, _names(function, len(tensors)))
+    tensors = [_random(shape, _DOMAINS.get(name, "")) for shape in shapes or _generic_shapes(function)]
+    return Subject(name, lambda *xs: function(*xs, **options), tensors, _names(function, len(tensors)))
+
+
+def _operations() -> list[str]:
+    return sorted({name for home in (F, minidl) for name in dir(home) if callable(getattr(home, name))} | set(_SAMPLES))
+
+
+def _from_file(path: Path, name: str, shapes: Sequence[Shape], options: dict[str, Any]) -> Subject:
+    if not path.is_file():
+        raise ConfigError(f"gradcheck: there is no file {path}; expected the name of an operation, or file.py:NAME")
+    spec = importlib.util.spec_from_file_location("minidl_gradcheck_subject", path)
+    if spec is None or spec.loader is None:
+        raise ConfigError(f"gradcheck: {path} is not a Python file; its name must end in .py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise ConfigError(f"gradcheck: {path} cannot be imported: {type(error).__name__}: {error}") from error
+    thing = getattr(module, name, None)
+    if thing is None:
+        known = ", ".join(key for key, value in vars(module).items() if getattr(value, "__module__", "") == spec.name)
+        raise ConfigError(f"gradcheck: {path} has nothing called {name!r}; it defines: {known or 'nothing'}")
+    if isinstance(thing, type) and issubclass(thing, Function):
+        count = max(len(thing.inputs), 1)
+        tensors = [_random(shape) for shape in shapes or [(2, 3)] * count]
+        return Subject(
+            name, lambda *xs: thing.apply(*xs, **options), tensors, list(thing.inputs) or _numbered(len(tensors))
+        )
+    if isinstance(thing, type) and issubclass(thing, nn.Module):
+        return _module(name, thing(**options).double(), shapes)
+    if callable(thing) and not isinstance(thing, type):
+        tensors = [_random(shape) for shape in shapes or _generic_shapes(thing)]
+        return Subject(name, lambda *xs: thing(*xs, **options), tensors, _names(thing, len(tensors)))
+    raise ConfigError(f"gradcheck: {name} is a {type(thing).__name__}; expected a Function, an nn.Module or a function")
+
+
+def _module(name: str, module: nn.Module, shapes: Sequence[Shape]) -> Subject:
+    """A module's inputs and its parameters, all checked."""
+    tensors = [_random(shape) for shape in shapes or _generic_shapes(module.forward)]
+    parameters = dict(module.named_parameters())
+
+    def run(*values: Tensor) -> Any:
+        with _replaced(module, dict(zip(parameters, values[len(tensors) :], strict=True))):
+            return module(*values[: len(tensors)])
+
+    names = _names(module.forward, len(tensors)) + list(parameters)
+    copies = [parameter.detach().clone().requires_grad_() for parameter in parameters.values()]
+    return Subject(name, run, tensors + copies, names)
+
+
+@contextlib.contextmanager
+def _replaced(module: nn.Module, values: dict[str, Tensor]) -> Iterator[None]:
+    """Within it, ``values`` stand in for the module's parameters of these names."""
+    places = []
+    for dotted in values:
+        owner, _, name = dotted.rpartition(".")
+        places.append((vars(module.get_submodule(owner) if owner else module), name))
+    originals = [attributes[name] for attributes, name in places]
+    try:
+        for (attributes, name), value in zip(places, values.values(), strict=True):
+            attributes[name] = value
+        yield
+    finally:
+        for (attributes, name), original in zip(places, originals, strict=True):
+            attributes[name] = original
+
+
+def _random(shape: Shape, domain: str = "") -> Tensor:
+    """Random float64 numbers of the domain: all, "positive", "unit" (-0.9 to 0.9) or "above one"."""
+    x = minidl.randn(*shape, dtype=minidl.float64)
+    if domain == "positive":
+        x = x.abs() + 0.5
+    elif domain == "unit":
+        x = x.tanh() * 0.9
+    return x.detach().requires_grad_()
+
+
+def _parameters(function: Callable[..., Any]) -> list[str]:
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return []
+    return [
+        p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) and p.default is p.empty
+    ]
+
+
+def _generic_shapes(function: Callable[..., Any]) -> list[Shape]:
+    return [(2, 3)] * max(len(_parameters(function)), 1)
+
+
+def _names(function: Callable[..., Any], count: int) -> list[str]:
+    try:
+        names = list(inspect.signature(function).parameters)[:count]
+    except (TypeError, ValueError):
+        names = []
+    return names if len(names) == count else _numbered(count)
+
+
+def _numbered(count: int) -> list[str]:
+    return [f"input {k}" for k in range(count)]
+
+
+def _labels(*values: int) -> Tensor:
+    return minidl.tensor(list(values))
+
+
+def _seeded(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """The same random numbers in every call: finite differences need a function that can be repeated."""
+
+    def call(*xs: Tensor) -> Tensor:
+        minidl.manual_seed(0)
+        return function(*xs)
+
+    return call
+
+
+_DOMAINS = dict.fromkeys(["log", "log2", "log10", "log1p", "sqrt", "rsqrt", "reciprocal", "div"], "positive")
+_DOMAINS |= dict.fromkeys(["asin", "acos"], "unit")
+
+# What an operation is checked with when the user gives no shapes: a call, and the shapes of its inputs.
+_SAMPLES: dict[str, tuple[Callable[..., Any], Sequence[Shape]]] = {
+    "adaptive_avg_pool2d": (lambda x: F.adaptive_avg_pool2d(x, 2), [(2, 2, 5, 4)]),
+    "adaptive_max_pool2d": (lambda x: F.adaptive_max_pool2d(x, 2), [(2, 2, 5, 4)]),
+    "avg_pool2d": (lambda x: F.avg_pool2d(x, 3, stride=2, padding=1), [(2, 2, 5, 6)]),
+    "batch_norm": (lambda x, w, b: F.batch_norm(x, None, None, w, b, training=True), [(4, 3, 2, 2), (3,), (3,)]),
+    "binary_cross_entropy_with_logits": (
+        lambda x, t: F.binary_cross_entropy_with_logits(x, t.sigmoid()), [(3, 4), (3, 4)]),
+    "binary_cross_entropy": (lambda x, t: F.binary_cross_entropy(x.sigmoid(), t.sigmoid()), [(3, 4), (3, 4)]),
+    "bmm": (lambda a, b: minidl.bmm(a, b), [(2, 3, 4), (2, 4, 2)]),
+    "conv2d": (lambda x, w, b: F.conv2d(x, w, b, stride=2, padding=1), [(2, 3, 6, 5), (4, 3, 3, 3), (4,)]),
+    "conv_transpose2d": (lambda x, w, b: F.conv_transpose2d(x, w, b, stride=2), [(2, 3, 3, 2), (3, 2, 3, 3), (2,)]),
+    "cross_entropy": (lambda x: F.cross_entropy(x, _labels(1, 0, 4, 2), label_smoothing=0.1), [(4, 5)]),
+    "dot": (lambda a, b: minidl.dot(a, b), [(4,), (4,)]),
+    "dropout": (_seeded(lambda x: F.dropout(x, 0.5)), [(4, 5)]),
+    "dropout2d": (_seeded(lambda x: F.dropout2d(x, 0.5)), [(3, 4, 2, 2)]),
+    "einsum": (lambda a, b: minidl.einsum("ij,jk->ki", a, b), [(2, 3), (3, 4)]),
+    "embedding": (lambda w: F.embedding(_labels(1, 0, 1, 3), w), [(4, 3)]),
+    "fold": (lambda x: F.fold(x, (4, 5), 2), [(2, 8, 12)]),
+    "group_norm": (lambda x, w, b: F.group_norm(x, 2, w, b), [(2, 4, 3), (4,), (4,)]),
+    "instance_norm": (lambda x: F.instance_norm(x), [(2, 3, 3, 2)]),
+    "interpolate": (lambda x: F.interpolate(x, size=(5, 6), mode="bilinear"), [(2, 2, 3, 4)]),
+    "layer_norm": (lambda x, w, b: F.layer_norm(x, (5,), w, b), [(4, 5), (5,), (5,)]),
+    "linear": (lambda x, w, b: F.linear(x, w, b), [(3, 4), (5, 4), (5,)]),
+    "local_response_norm": (lambda x: F.local_response_norm(x, 3, alpha=0.5), [(2, 5, 2, 2)]),
+    "matmul": (lambda a, b: minidl.matmul(a, b), [(3, 4), (4, 2)]),
+    "max_pool2d": (lambda x: F.max_pool2d(x, 2), [(2, 2, 4, 6)]),
+    "mm": (lambda a, b: minidl.mm(a, b), [(3, 4), (4, 2)]),
+    "multi_margin_loss": (lambda x: F.multi_margin_loss(x, _labels(1, 0, 4, 2)), [(4, 5)]),
+    "nll_loss": (lambda x: F.nll_loss(x, _labels(1, 0, 4, 2)), [(4, 5)]),
+    "outer": (lambda a, b: minidl.outer(a, b), [(3,), (4,)]),
+    "pad": (lambda x: F.pad(x, (1, 2)), [(2, 3)]),
+    "pow": (lambda x: x.abs() ** 2.5, [(2, 3)]),
+    "scaled_dot_product_attention": (
+        lambda q, k, v: F.scaled_dot_product_attention(q, k, v), [(2, 3, 4), (2, 5, 4), (2, 5, 4)]),
+    "softmax": (lambda x: F.softmax(x, dim=-1), [(3, 4)]),
+    "unfold": (lambda x: F.unfold(x, 2), [(2, 2, 3, 4)]),
+}  # fmt: skip
