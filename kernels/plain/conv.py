@@ -91,11 +91,11 @@ def _flat(xp: Any, part: Array) -> Array:
 
 
 def _forward(xp: Any, x: Array, w: Array, b: Array | None, s: _Shape, y: Array) -> None:
-    """One group: x (N, C, H, W) with w (O, C, kh, kw) into y (N, O, oh, ow)."""
+    """One group: x (N, C, H, W) with w (O, C, kh, kw) into y (N, O, oh, ow), whose planes are contiguous."""
     n, o = y.shape[:2]
     filters = w.reshape(o, -1)
     if s.is_pointwise:
-        y[...] = xp.matmul(filters, x.reshape(n, x.shape[1], s.pixels)).reshape(y.shape)
+        xp.matmul(filters, x.reshape(n, x.shape[1], s.pixels), out=y.reshape(n, o, s.pixels))
         if b is not None:
             y += b[:, None, None]
         return
@@ -107,12 +107,12 @@ def _forward(xp: Any, x: Array, w: Array, b: Array | None, s: _Shape, y: Array) 
 
 
 def _input_grad(xp: Any, gy: Array, w: Array, s: _Shape, gx: Array) -> None:
-    """One group: gy (N, O, oh, ow) with w (O, C, kh, kw) into gx (N, C, H, W)."""
+    """One group: gy (N, O, oh, ow) with w (O, C, kh, kw) into gx (N, C, H, W), whose planes are contiguous."""
     n, c = gx.shape[:2]
     o = gy.shape[1]
     filters = w.reshape(o, -1).T
     if s.is_pointwise:
-        gx[...] = xp.matmul(filters, gy.reshape(n, o, s.pixels)).reshape(gx.shape)
+        xp.matmul(filters, gy.reshape(n, o, s.pixels), out=gx.reshape(n, c, s.pixels))
         return
     reach_h, reach_w = s.dilation[0] * (s.kh - 1), s.dilation[1] * (s.kw - 1)
     top, _, left, _ = s.padding

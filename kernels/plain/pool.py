@@ -1,12 +1,13 @@
 """Pooling by a loop over the kh*kw window positions, each a whole-array operation; never over pixels.
 
 No padded copy is made: for every window position the outputs whose input lies inside the image form a rectangle, and the
-others see padding, which neither wins a maximum nor adds to a sum.
+others see padding, which neither wins a maximum nor adds to a sum.  Images go in blocks that stay in the cache through all
+positions.
 """
 from collections.abc import Iterator
 from typing import Any
 
-from minidl.kernels.plain.arrays import Array, wide, widen, window
+from minidl.kernels.plain.arrays import Array, blocks, wide, widen, window
 from minidl.kernels.registry import plain
 
 
@@ -51,8 +52,20 @@ def _lowest(xp: Any, dtype: Any) -> Any:
 def max_pool2d(xp: Any, x: Array, geom: Any) -> tuple[Array, Array]:
     shape = (*x.shape[:2], geom.out_h, geom.out_w)
     y = xp.full(shape, _lowest(xp, x.dtype), x.dtype)
-    winner = xp.empty(shape, xp.uint8 if geom.kh * geom.kw <= 256 else xp.int32)
-    winner[...] = _first_inside(xp, geom)  # stays where all values are -inf
+    indices = xp.empty(shape, xp.int64)
+    corner, step = _index_of(xp, geom)
+    first = _first_inside(xp, geom)
+    for images in blocks(x.shape[0], x[:1].nbytes):
+        winner = _winners(xp, x[images], y[images], first, geom)
+        indices[images] = step[winner]
+        indices[images] += corner
+    return y, indices
+
+
+def _winners(xp: Any, x: Array, y: Array, first: Array, geom: Any) -> Array:
+    """Raises y to the maxima and returns the window position of each."""
+    winner = xp.empty(y.shape, xp.uint8 if geom.kh * geom.kw <= 256 else xp.int32)
+    winner[...] = first  # stays where all values are -inf
     for number, outputs, inputs in _positions(geom):
         candidate, best = x[inputs], y[outputs]
         xp.copyto(winner[outputs], number, where=candidate > best)  # > and not >=: the first maximum wins
@@ -60,10 +73,7 @@ def max_pool2d(xp: Any, x: Array, geom: Any) -> tuple[Array, Array]:
     if x.dtype.kind == "f" and xp.isnan(y).any():  # maximum propagates NaN, > ignores it
         for number, outputs, inputs in reversed(list(_positions(geom))):
             xp.copyto(winner[outputs], number, where=xp.isnan(x[inputs]))
-    corner, step = _index_of(xp, geom)
-    indices = step[winner]
-    indices += corner
-    return y, indices
+    return winner
 
 
 def _first_inside(xp: Any, geom: Any) -> Array:
@@ -81,9 +91,11 @@ def _first_inside(xp: Any, geom: Any) -> Array:
 def max_pool2d_grad(xp: Any, gy: Array, indices: Array, geom: Any) -> Array:
     gx = xp.zeros((*gy.shape[:2], geom.H, geom.W), wide(xp, gy.dtype))
     corner, step = _index_of(xp, geom)
-    for number, outputs, inputs in _positions(geom):
-        won = indices[outputs] == corner[outputs[1:]] + step[number]
-        gx[inputs] += xp.where(won, gy[outputs], gy.dtype.type(0))
+    for images in blocks(gy.shape[0], 4 * gy[:1].nbytes):
+        taken, given, into = indices[images], gy[images], gx[images]
+        for number, outputs, inputs in _positions(geom):
+            won = taken[outputs] == corner[outputs[1:]] + step[number]
+            into[inputs] += xp.where(won, given[outputs], gy.dtype.type(0))  # not a product: 0 * inf is NaN
     return gx.astype(gy.dtype, copy=False)
 
 
@@ -112,8 +124,9 @@ def _divisor(xp: Any, geom: Any, count_include_pad: bool, dtype: Any) -> Array:
 @plain("avg_pool2d")
 def avg_pool2d(xp: Any, x: Array, geom: Any, count_include_pad: bool = True) -> Array:
     y = xp.zeros((*x.shape[:2], geom.out_h, geom.out_w), wide(xp, x.dtype))
-    for _, outputs, inputs in _positions(geom):
-        y[outputs] += x[inputs]
+    for images in blocks(x.shape[0], x[:1].nbytes):
+        for _, outputs, inputs in _positions(geom):
+            y[images][outputs] += x[images][inputs]
     y /= _divisor(xp, geom, count_include_pad, y.dtype)
     return y.astype(x.dtype, copy=False)
 
@@ -122,8 +135,9 @@ def avg_pool2d(xp: Any, x: Array, geom: Any, count_include_pad: bool = True) -> 
 def avg_pool2d_grad(xp: Any, gy: Array, geom: Any, count_include_pad: bool = True) -> Array:
     share = gy / _divisor(xp, geom, count_include_pad, wide(xp, gy.dtype))
     gx = xp.zeros((*gy.shape[:2], geom.H, geom.W), share.dtype)
-    for _, outputs, inputs in _positions(geom):
-        gx[inputs] += share[outputs]
+    for images in blocks(gy.shape[0], gx[:1].nbytes):
+        for _, outputs, inputs in _positions(geom):
+            gx[images][inputs] += share[images][outputs]
     return gx.astype(gy.dtype, copy=False)
 
 

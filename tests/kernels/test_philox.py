@@ -105,3 +105,11 @@ def test_an_index_out_of_range_is_named(index):
             variants("embedding")[name](np.ones((4, 2)), np.array([0, index]))
         with pytest.raises(DataError, match=rf"index {index} is outside 0\.\.3"):
             variants("embedding_grad")[name](np.ones((2, 2)), np.array([0, index]), 4)
+
+
+def test_the_rows_of_an_index_are_added_in_their_order():
+    """Float sums depend on the order: bringing the rows of each index together beforehand must not change a bit."""
+    indices = np.random.default_rng(0).integers(0, 3, 5000)
+    gy = draw(1, (5000, 2), "float32")
+    expected = np.stack([np.add.reduceat(gy[indices == k], [0], axis=0)[0] for k in range(3)])
+    assert run("embedding_grad", gy, indices, 3).tobytes() == expected.tobytes()
