@@ -156,7 +156,7 @@ _SPECS = (
     KernelSpec("embedding", "embedding", "(weight (V,D), indices int (...)) -> y (...,D)", "rows of weight", "none", EXACT,
                "a loop"),
     KernelSpec("embedding_grad", "embedding", "(gy (...,D), indices int (...), num) -> gweight (num,D)",
-               "gy added into the rows it came from; the rows of an index in their order, whatever lies between them", _OWN, SUMS, "a loop"),
+               "gy added into the rows it came from, those of one index in their order", _OWN, SUMS, "a loop"),
     KernelSpec("sgd_", "optim",
                "(params, grads, buffers, *, lr, momentum=0, dampening=0, weight_decay=0, nesterov=False, maximize=False)",
                "g += weight_decay*p; v = momentum*v + (1-dampening)*g (first v = g); p -= lr*(g + momentum*v | v | g);"
