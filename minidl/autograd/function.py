@@ -96,7 +96,7 @@ class Function(Node):
     def forward(self, F: Any, *arrays: Any, **options: Any) -> Any:
         raise NotImplementedError(f"{type(self).__name__} has no forward(self, F, ...)")
 
-    def backward(self, F: Any, gy: Any, *kept: Any) -> Any:
+    def backward(self, F: Any, gy: Any, /, *kept: Any) -> Any:
         raise NotImplementedError(f"{type(self).__name__} has no backward(self, F, gy, ...)")
 
     def __init_subclass__(cls, verb: str | None = None, abstract: bool = False) -> None:
@@ -132,7 +132,9 @@ class Function(Node):
             if len(args) != count and not variadic:
                 raise TypeError(f"{verb}: takes {count} tensors ({', '.join(cls.inputs)}), found {len(args)}")
             F = dtype = None
-            arrays, edges, recording = [], [], False
+            arrays: list[Any] = []
+            edges: list[Any] = []
+            recording = False
             for t in args:
                 if t is None:
                     arrays.append(None)
@@ -167,7 +169,7 @@ class Function(Node):
             for k in keeps:
                 if type(k) is str:
                     delattr(node, k)                 # from here on it is freed, and checked, with the rest
-            node.__init__(F, needs, saved)
+            node.__init__(F, needs, saved)           # type: ignore[misc]
             if type(y) is tuple:
                 if primary:
                     return (Tensor(y[0], F, node), *[Tensor(a, F) for a in y[1:]])
@@ -276,7 +278,7 @@ class Binary(Function, abstract=True):
             if keeps_none:
                 saved: tuple[Any, ...] = ()
             elif keep_y:
-                saved = tuple([y if k < 0 else (x, z)[k] for k in keeps])   # type: ignore[operator,index]
+                saved = tuple([y if k < 0 else (x, z)[k] for k in keeps])
             else:
                 saved = (x, z) if keep_a and keep_b else (x,) if keep_a else (z,)
             if x.shape == z.shape:

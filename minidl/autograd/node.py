@@ -49,7 +49,7 @@ class Node:
     """
 
     __slots__ = ("seq", "F", "needs", "saved", "hooks", "__weakref__")
-    keeps: tuple[int | str, ...] = ()
+    keeps: tuple[Any, ...] = ()                      # each an int or a str
     keeps_all = False                                # all inputs, in order
 
     def __init__(self, F: Any, needs: Sequence[Any], saved: Any):
@@ -80,7 +80,7 @@ class Node:
         """The edge of each kept array, for a backward pass that is itself recorded."""
         if self.keeps_all:
             return list(self.needs)
-        return [None if type(k) is str else self if k < 0 else self.needs[k] for k in self.keeps]   # type: ignore[operator]
+        return [None if type(k) is str else self if k < 0 else self.needs[k] for k in self.keeps]
 
     def check_writes(self) -> None:
         """Raise InplaceError when a kept array was written to after this operation ran."""

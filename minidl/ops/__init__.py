@@ -85,7 +85,7 @@ from minidl.ops.elementwise import (
 )
 from minidl.ops.index import gather, index_select, masked_select, nonzero, scatter_add
 from minidl.ops.matmul import bmm, dot, einsum, matmul, mm, outer
-from minidl.ops.reduce import (
+from minidl.ops.reduce import (  # type: ignore[no-redef]  # its norm, not the module above
     all,
     amax,
     amin,

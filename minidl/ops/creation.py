@@ -211,6 +211,8 @@ def set_rng_state(state: tuple[int, int]) -> None:
 class ToDevice(Function, verb="to_device"):
     """x on another device; the gradient travels back."""
 
+    source: Any                                      # the backend it came from
+
     @classmethod
     def specialise(cls, verb: str) -> Any:           # its result is on another backend than its input
         def apply(x: Tensor, *, target: Any) -> Tensor:
@@ -218,7 +220,7 @@ class ToDevice(Function, verb="to_device"):
             if x.edge is None or not grad_mode.get():
                 return Tensor(y, target)
             node = cls(target, (x.edge,), ())
-            node.source = x.F                        # type: ignore[attr-defined]
+            node.source = x.F
             return Tensor(y, target, node)
         return apply
 

@@ -58,7 +58,7 @@ class Einsum(Function, verb="einsum"):
     def backward(self, F, gy, *xs):
         left, out = self.equation.split("->")
         labels = left.split(",")
-        grads = []
+        grads: list[Any] = []
         for i, mine in enumerate(labels):
             if not self.needs[i]:
                 grads.append(None)

@@ -101,9 +101,9 @@ def attach() -> None:
     for name, dtype in (("half", "float16"), ("float", "float32"), ("double", "float64"), ("int", "int32"), ("long", "int64"),
                         ("bool", "bool")):
         setattr(Tensor, name, _conversion(name, dtype))
-    Tensor.where = where_method                      # type: ignore[method-assign]
-    Tensor.T = property(s.t)                         # type: ignore[assignment]
-    Tensor.mT = property(lambda x: shape.transpose(x, -2, -1))           # type: ignore[assignment]
+    Tensor.where = where_method                      # type: ignore[attr-defined]
+    Tensor.T = property(s.t)                         # type: ignore[attr-defined]
+    Tensor.mT = property(lambda x: shape.transpose(x, -2, -1))           # type: ignore[attr-defined]
 
 
 attach()

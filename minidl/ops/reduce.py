@@ -48,6 +48,8 @@ class Mean(_Reduction, verb="mean"):
 class _Extremum(_Reduction, abstract=True):
     """Where several elements are the extremum, they share the gradient equally, as in PyTorch's amax and amin."""
 
+    axis: Any
+
     def backward(self, F, gy, x, y):
         winners = F.astype(F.eq(x, F.reshape(y, shape=self.kept_shape)), dtype=gy.dtype)
         share = F.div(winners, F.sum(winners, axis=self.axis, keepdims=True))
