@@ -70,6 +70,8 @@ def _run(checker: Callable[..., bool], subject: Subject) -> Verdict:
         checker(subject.function, subject.inputs)
     except GradcheckError as error:
         return Verdict(elements, error.mismatches, None if error.mismatches else str(error))
+    except Exception as error:  # from code that is being tested: anything may come
+        return Verdict(elements, [], f"it raised {type(error).__name__}: {error}")
     return Verdict(elements, [])
 
 

@@ -1,0 +1,208 @@
+"""`minidl gradcheck`: right gradients pass, planted wrong ones are found and described, kinks are not called errors."""
+
+import textwrap
+
+import pytest
+from click.testing import CliRunner
+
+from minidl.cli import cli
+from minidl.errors import ConfigError
+from minidl.train import gradients
+
+SUBJECTS = '''
+import minidl
+from minidl import nn
+from minidl.autograd import Function
+
+
+class Square(Function):
+    """Right: y = x * x."""
+
+    def forward(self, F, x):
+        return F.mul(x, x)
+
+    def backward(self, F, gy, x):
+        return (F.mul(gy, F.add(x, x)),)
+
+
+class Halved(Function):
+    """Wrong everywhere by one factor: the 2 of 2 x was forgotten."""
+
+    def forward(self, F, x):
+        return F.mul(x, x)
+
+    def backward(self, F, gy, x):
+        return (F.mul(gy, x),)
+
+
+class OneInput(Function):
+    """Right for a, wrong for b."""
+
+    def forward(self, F, a, b):
+        return F.mul(a, b)
+
+    def backward(self, F, gy, a, b):
+        return F.mul(gy, b), F.mul(gy, F.add(a, F.sin(a)))
+
+
+class SecondOnly(Function):
+    """Its gradient is right, but the recorded one forgets that the sine depends on x."""
+
+    def forward(self, F, x):
+        self.slope = F.cos(x)
+        return F.sin(x)
+
+    def backward(self, F, gy, slope):
+        return (F.mul(gy, slope),)
+
+
+class BadShape(Function):
+    def forward(self, F, x):
+        return F.mul(x, x)
+
+    def backward(self, F, gy, x):
+        return (F.sum(F.mul(gy, F.add(x, x)), axis=0),)
+
+
+class Raises(Function):
+    def forward(self, F, x):
+        return F.mul(x, x)
+
+    def backward(self, F, gy, x):
+        return {}["no such key"]
+
+
+class Net(nn.Module):
+    def __init__(self, hidden=4):
+        super().__init__()
+        self.a = nn.Linear(3, hidden)
+        self.b = nn.Linear(hidden, 2)
+
+    def forward(self, x):
+        return self.b(self.a(x).tanh())
+
+
+def plain(x, y):
+    return x * y.exp()
+
+
+HERE = []
+
+
+def at_the_kink(x):
+    if not HERE:
+        HERE.append(x.detach().clone())
+    return (x - HERE[0]).relu()
+
+
+def restless(x):
+    return x * minidl.rand(1).item()
+
+
+NUMBER = 3
+'''
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("gradcheck") / "subjects.py"
+    path.write_text(textwrap.dedent(SUBJECTS))
+    return path
+
+
+def run(target, *arguments):
+    result = CliRunner().invoke(cli, ["gradcheck", str(target), *map(str, arguments)])
+    assert "Traceback" not in result.output
+    return result.exit_code, result.output
+
+
+@pytest.mark.parametrize(
+    "name", sorted({*gradients._SAMPLES, "exp", "log", "relu", "sum", "add", "mul", "gelu", "norm", "sigmoid", "asin"})
+)
+def test_operations_by_name(name):
+    verdict = gradients.check(gradients.find(name))
+    assert verdict.ok and not verdict.problem, verdict
+
+
+def test_shapes_and_options():
+    subject = gradients.find("softmax", [(2, 3, 4)], {"dim": 1})
+    assert [tuple(tensor.shape) for tensor in subject.inputs] == [(2, 3, 4)] and gradients.check(subject).ok
+    code, output = run("conv2d", "--shape", "1,2,4,4", "--shape", "2x1x3x3", "--option", "groups=2")
+    assert code == 0 and "gradient: right (50 elements" in output
+
+
+@pytest.mark.parametrize("name", ["Square", "Net", "plain"])
+def test_what_is_right_passes(file, name):
+    code, output = run(f"{file}:{name}")
+    assert code == 0 and output.count("right") == 2, output
+
+
+def test_a_modules_parameters_are_checked_too(file):
+    subject = gradients.find(f"{file}:Net", options={"hidden": 5})
+    assert subject.names == ["x", "a.weight", "a.bias", "b.weight", "b.bias"]
+    assert gradients.check(subject).elements == 6 + 15 + 5 + 10 + 2
+
+
+def test_a_wrong_factor_is_named(file):
+    code, output = run(f"{file}:Halved")
+    assert code == 1
+    assert "x: 6 of 6 elements are wrong; backward gives 0.5 times the right value" in output
+    assert "(0, 0)" in output and output.count("WRONG") == 7
+
+
+def test_the_wrong_input_is_named(file):
+    code, output = run(f"{file}:OneInput")
+    assert code == 1 and "b: 6 of 6 elements are wrong" in output and "a: " not in output
+
+
+def test_a_wrong_second_gradient(file):
+    code, output = run(f"{file}:SecondOnly")
+    assert code == 1 and "gradient: right" in output and "gradient of the gradient" in output
+
+
+def test_a_gradient_of_the_wrong_shape(file):
+    code, output = run(f"{file}:BadShape")
+    assert code != 0 and "shape" in output
+
+
+def test_a_backward_that_raises(file):
+    code, output = run(f"{file}:Raises")
+    assert code == 1 and "Raises, gradient: it raised KeyError: 'no such key'" in output
+
+
+def test_a_kink_is_no_error(file):
+    code, output = run(f"{file}:at_the_kink")
+    assert code == 0 and "a kink" in output and "6 elements lie at a kink" in output and "WRONG" not in output
+
+
+def test_a_function_that_does_not_repeat_itself(file):
+    code, output = run(f"{file}:restless")
+    assert code == 1 and "another result each time" in output
+
+
+@pytest.mark.parametrize("target, message", [
+    ("conv2", "no operation is called 'conv2'; did you mean conv2d"),
+    ("_hidden", "no operation is called"),
+    ("nowhere.py:Net", "there is no file nowhere.py"),
+    ("{file}:Nothing", "has nothing called 'Nothing'; it defines: Square, Halved"),
+    ("{file}:NUMBER", "NUMBER is a int; expected a Function"),
+])  # fmt: skip
+def test_bad_targets(file, target, message):
+    with pytest.raises(ConfigError, match=message):
+        gradients.find(target.format(file=file))
+
+
+def test_a_file_that_cannot_be_imported(tmp_path):
+    (tmp_path / "broken.py").write_text("import nothing_like_this\n")
+    with pytest.raises(ConfigError, match="cannot be imported: ModuleNotFoundError"):
+        gradients.find(f"{tmp_path}/broken.py:Net")
+    (tmp_path / "text.txt").write_text("x")
+    with pytest.raises(ConfigError, match="is not a Python file"):
+        gradients.find(f"{tmp_path}/text.txt:Net")
+
+
+def test_inputs_that_do_not_fit():
+    code, output = run("matmul", "--shape", "2,3", "--shape", "2,3")
+    assert code == 2 and "matmul does not take inputs of shape (2, 3), (2, 3)" in output and output.count("\n") == 1
+    code, output = run("exp", "--shape", "two")
+    assert code == 2 and "expected sizes with commas" in output
