@@ -5,8 +5,10 @@ Chellapilla, Puri and Simard, "High performance convolutional neural networks fo
 The unrolled input is kh*kw times as large as the input, so it is never made whole: a few images at a time are unrolled into
 the same scratch array, small enough to stay in the cache until the product has read it.  CPU time on one thread, chunked
 over unrolling the whole batch, float32: 3x3, batch 128: 16 channels at 32x32 0.53, 32 at 16x16 0.63, 64 at 8x8 0.73; 64 at
-32x32 (batch 32) 0.72; 5x5 16 to 20 channels at 16x16: batch 64 0.71, batch 4 1.02.  The columns of a chunk form one matrix (C*kh*kw, images*pixels): one product per chunk,
-whatever the size of the maps, and the weight gradient is one product as well.
+32x32 (batch 32) 0.72; 5x5 16 to 20 channels at 16x16: batch 64 0.71, batch 4 1.02.
+
+The columns of a chunk form one matrix (C*kh*kw, images*pixels): one product per chunk, whatever the size of the maps, and
+the weight gradient is one product as well.
 
 Groups are separate convolutions on slices of the channels, so a grouped convolution gives the very bits of its parts.
 """
