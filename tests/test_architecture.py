@@ -22,11 +22,12 @@ NN = CORE | {"nn.functional", "nn"}
 RUN = NN | {"optim", "models", "data", "io"}
 ROOMS: dict[str, set[str]] = {
     "errors": set(),
+    "pickles": set(),  # a stack machine for io and data: the standard library alone
     "config": {"errors"},
     "kernels": {"errors"},
     "backend": LEAVES | {"kernels"},
-    "io": LEAVES | {"backend"},
-    "data": LEAVES | {"backend"},
+    "io": LEAVES | {"backend", "pickles"},
+    "data": LEAVES | {"backend", "pickles"},
     "autograd": BACKEND | {"tensor"},  # the engine and the thing it differentiates know each other
     "tensor": BACKEND | {"autograd"},
     "ops": BACKEND | {"autograd", "tensor"},
@@ -54,6 +55,7 @@ OUTSIDE: dict[str, set[str]] = {
     "ml_dtypes": {"kernels", "backend", "io"},
     "PIL": {"data", "io", "inspect"},
     "safetensors": {"io"},
+    "onnx": {"io"},
     "sklearn": {"data", "transfer"},
     "click": {"cli"},
     "rich": {"cli", "train"},
