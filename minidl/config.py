@@ -38,6 +38,6 @@ class Switch(Generic[V]):
 
 
 grad_mode: Switch[bool] = Switch("grad_mode", True, "Whether operations are recorded for the backward pass.")
-inference: Switch[bool] = Switch("inference", False, "Whether an inference_mode() block is active: recording cannot come back on.")
+inference: Switch[bool] = Switch("inference", False, "Whether an inference_mode() block is active.")
 strict_shapes: Switch[bool] = Switch(
     "strict_shapes", False, "Raise, instead of flooring, when a convolution or pooling window does not fit evenly.")

@@ -1,6 +1,11 @@
 """Operations: Function classes by family, and the functions that users call on them."""
-from minidl.ops import conv, dropout, loss, norm, pool, softmax  # noqa: F401  (their verbs)
-from minidl.ops import methods as _methods  # noqa: F401  (attaches operators and methods to Tensor)
+import minidl.ops.conv
+import minidl.ops.dropout
+import minidl.ops.loss
+import minidl.ops.methods
+import minidl.ops.norm
+import minidl.ops.pool
+import minidl.ops.softmax  # noqa: F401  (these register verbs, and attach operators and methods to Tensor)
 from minidl.ops.activation import relu, sigmoid, tanh
 from minidl.ops.creation import (
     arange,

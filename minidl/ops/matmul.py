@@ -181,7 +181,8 @@ def einsum(equation: str, *operands: Tensor) -> Tensor:
             raise wrong(f"a label appears twice in {term!r}; take the diagonal first")
         tensors_.append(t)
     counts = "".join(terms)
-    out = out.replace("...", stars) if arrow else stars + "".join(sorted(c for c in set(counts) - set(stars) if counts.count(c) == 1))
+    once = sorted(c for c in set(counts) - set(stars) if counts.count(c) == 1)
+    out = out.replace("...", stars) if arrow else stars + "".join(once)
     sizes: dict[str, int] = {}
     for term, t in zip(terms, tensors_, strict=True):
         for c, n in zip(term, t.shape, strict=True):

@@ -230,7 +230,8 @@ def all(x: Tensor, dim: Any = None, keepdim: bool = False) -> Tensor:
 
 def prod(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
     """The product along ``dim`` (of all elements by default)."""
-    return tensors.prod(x, axis=None if dim is None or not x.ndim else axis("prod", dim, x.ndim), keepdims=keepdim and dim is not None)
+    over = None if dim is None or not x.ndim else axis("prod", dim, x.ndim)
+    return tensors.prod(x, axis=over, keepdims=keepdim and dim is not None)
 
 
 def cumsum(x: Tensor, dim: int) -> Tensor:

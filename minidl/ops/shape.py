@@ -264,7 +264,8 @@ def expand(x: Tensor, *shape: Any) -> Tensor:
     full = tuple(x.shape[i - lead] if n == -1 and i >= lead else n for i, n in enumerate(sizes))
     for i, n in enumerate(x.shape):
         if n not in (1, full[i + lead]):
-            raise ShapeError(f"expand: shape {x.shape} does not stretch to {sizes}: axis {i} has length {n}, only 1 can be stretched")
+            raise ShapeError(f"expand: shape {x.shape} does not stretch to {sizes}: axis {i} has length {n}, only 1 can be "
+                             "stretched")
     return tensors.broadcast_to(x, shape=full)
 
 
@@ -385,7 +386,8 @@ def repeat(x: Tensor, *times: Any) -> Tensor:
         raise ShapeError(f"repeat: {counts} has fewer entries than shape {x.shape} has axes")
     shape = (1,) * (len(counts) - x.ndim) + x.shape
     apart = [m for n in shape for m in (1, n)]
-    tiled = tensors.broadcast_to(tensors.reshape(x, shape=tuple(apart)), shape=tuple(m for c, n in zip(counts, shape, strict=True) for m in (c, n)))
+    stretched = tuple(m for c, n in zip(counts, shape, strict=True) for m in (c, n))
+    tiled = tensors.broadcast_to(tensors.reshape(x, shape=tuple(apart)), shape=stretched)
     return tensors.reshape(tiled, shape=tuple(c * n for c, n in zip(counts, shape, strict=True)))
 
 

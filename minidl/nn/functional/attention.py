@@ -12,8 +12,8 @@ from minidl.ops.matmul import matmul
 from minidl.tensor import Tensor
 
 
-def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, dropout_p: float = 0.0,
-                                 is_causal: bool = False, scale: float | None = None) -> Tensor:
+def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None,
+                                 dropout_p: float = 0.0, is_causal: bool = False, scale: float | None = None) -> Tensor:
     """softmax(query @ key.T * scale + mask) @ value.
 
     Args:
@@ -30,7 +30,8 @@ def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, attn
         ShapeError: the sizes do not fit.
     """
     if query.ndim < 2 or query.shape[-1] != key.shape[-1] or key.shape[-2] != value.shape[-2]:
-        raise ShapeError(f"scaled_dot_product_attention: query {query.shape}, key {key.shape}, value {value.shape}: query and key must "
+        raise ShapeError(f"scaled_dot_product_attention: query {query.shape}, key {key.shape}, value {value.shape}: query "
+                         "and key must "
                          "agree on the last axis, key and value on the one before it")
     scores = matmul(query, key.mT) * (1 / math.sqrt(query.shape[-1]) if scale is None else scale)
     if is_causal:
@@ -46,9 +47,9 @@ def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, attn
     return matmul(dropout(weights, dropout_p), value)
 
 
-def multi_head_attention(query: Tensor, key: Tensor, value: Tensor, num_heads: int, in_proj_weight: Tensor, in_proj_bias: Tensor | None,
-                         out_proj_weight: Tensor, out_proj_bias: Tensor | None, attn_mask: Tensor | None = None,
-                         dropout_p: float = 0.0) -> Tensor:
+def multi_head_attention(query: Tensor, key: Tensor, value: Tensor, num_heads: int, in_proj_weight: Tensor,
+                         in_proj_bias: Tensor | None, out_proj_weight: Tensor, out_proj_bias: Tensor | None,
+                         attn_mask: Tensor | None = None, dropout_p: float = 0.0) -> Tensor:
     """Attention in ``num_heads`` subspaces: project, attend, join, project.
 
     Args:

@@ -14,10 +14,10 @@ def conv2d(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: An
            groups: int = 1, *, strict: bool | None = None, name: str = "conv2d") -> Tensor:
     r"""Cross-correlate images with filters.
 
-        y[n, o, i, j] = bias[o] + sum over c, u, v of weight[o, c, u, v] * x[n, c, i * stride + u * dilation, j * stride + v * dilation]
+        y[n, o, i, j] = bias[o] + sum over c, u, v of weight[o, c, u, v] * x[n, c, i * s + u * d, j * s + v * d]
 
-    with x padded by zeros, and c running over the channels of o's group.  It is what the field calls convolution; the
-    filters are not flipped.
+    with stride s, dilation d, x padded by zeros, and c running over the channels of o's group.  It is what the field
+    calls convolution; the filters are not flipped.
 
     Args:
         input: (N, C, H, W), or one image (C, H, W).
@@ -102,11 +102,13 @@ def fold(input: Tensor, output_size: Any, kernel_size: Any, dilation: Any = 1, p
     shape = (input.shape[0], input.shape[1] // (kh * kw), *_pair(output_size))
     geom = _window_geometry("fold", shape, kernel_size, dilation, padding, stride)
     if geom.out_h * geom.out_w != input.shape[2]:
-        raise ShapeError(f"fold: an image of {shape[2]}x{shape[3]} has {geom.out_h * geom.out_w} windows, the input has {input.shape[2]}")
+        raise ShapeError(f"fold: an image of {shape[2]}x{shape[3]} has {geom.out_h * geom.out_w} windows, the input has "
+                         f"{input.shape[2]}")
     return tensors.col2im(input, geom=geom)
 
 
-def _window_geometry(name: str, shape: tuple[int, ...], kernel_size: Any, dilation: Any, padding: Any, stride: Any) -> Conv2dGeometry:
+def _window_geometry(name: str, shape: tuple[int, ...], kernel_size: Any, dilation: Any, padding: Any,
+                     stride: Any) -> Conv2dGeometry:
     channels = shape[1] if len(shape) > 1 else 1
     return conv2d_geometry(shape, (1, channels, *_pair(kernel_size)), stride, padding, dilation, 1, False, name)
 

@@ -23,7 +23,8 @@ def _labels_fit(name: str, x: Tensor, target: Tensor) -> None:
         raise DTypeError(f"{name}: class labels must be integers, found {target.dtype}; convert with .long()")
     expected = x.shape[:1] + x.shape[2:] if x.ndim > 1 else ()
     if target.shape != expected:
-        raise ShapeError(f"{name}: input {x.shape} needs labels of shape {expected}, found {target.shape}; the classes are on axis 1 "
+        raise ShapeError(f"{name}: input {x.shape} needs labels of shape {expected}, found {target.shape}; the classes are "
+                         "on axis 1 "
                          "of the input, and the labels have no such axis")
 
 
@@ -59,7 +60,8 @@ def cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None, i
     if input.ndim == 0:
         raise ShapeError("cross_entropy: the input needs an axis of classes, found a 0-d tensor")
     if weight is not None and weight.shape != (input.shape[1 if input.ndim > 1 else 0],):
-        raise ShapeError(f"cross_entropy: weight has shape {weight.shape}; it must be one number for each class of input {input.shape}")
+        raise ShapeError(f"cross_entropy: weight has shape {weight.shape}; it must be one number for each class of input "
+                         f"{input.shape}")
     if target.data.dtype.kind == "f":
         return _soft_cross_entropy(input, target, weight, reduction, label_smoothing)
     _labels_fit("cross_entropy", input, target)
@@ -86,7 +88,8 @@ def _soft_cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None, re
     return _reduce("cross_entropy", losses, reduction)
 
 
-def nll_loss(input: Tensor, target: Tensor, weight: Tensor | None = None, ignore_index: int = -100, reduction: str = "mean") -> Tensor:
+def nll_loss(input: Tensor, target: Tensor, weight: Tensor | None = None, ignore_index: int = -100,
+             reduction: str = "mean") -> Tensor:
     """-input[target]: the negative log-likelihood of log-probabilities (N, C), (C,) or (N, C, d...).
 
     Arguments, result and errors as :func:`cross_entropy`, which is this after a log-softmax.
@@ -101,7 +104,8 @@ def nll_loss(input: Tensor, target: Tensor, weight: Tensor | None = None, ignore
 
 def _same_shape(name: str, input: Tensor, target: Tensor) -> None:
     if input.shape != target.shape:
-        raise ShapeError(f"{name}: input {input.shape} and target {target.shape} must have the same shape; they would broadcast into "
+        raise ShapeError(f"{name}: input {input.shape} and target {target.shape} must have the same shape; they would "
+                         "broadcast into "
                          "a loss of something else")
 
 

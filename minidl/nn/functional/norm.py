@@ -44,7 +44,8 @@ def batch_norm(input: Tensor, running_mean: Tensor | None, running_var: Tensor |
         return tensors.batch_norm_inference(input, weight, bias, running_mean, running_var, eps=eps)
     m = input.numel() // max(input.shape[1], 1)
     if m == 1:
-        raise ShapeError(f"batch_norm: a training batch of shape {input.shape} has one value for each channel, whose variance is 0; "
+        raise ShapeError(f"batch_norm: a training batch of shape {input.shape} has one value for each channel, whose "
+                         "variance is 0; "
                          "use a larger batch, or eval()")
     y, mean, invstd = tensors.batch_norm(input, weight, bias, eps=eps)
     if running_mean is not None and running_var is not None and m:
@@ -80,7 +81,8 @@ def layer_norm(input: Tensor, normalized_shape: Sequence[int], weight: Tensor | 
     return tensors.layer_norm(input, weight, bias, ndim=len(shape), eps=eps)
 
 
-def group_norm(input: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5) -> Tensor:
+def group_norm(input: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None,
+               eps: float = 1e-5) -> Tensor:
     """Normalised over each of ``num_groups`` groups of channels of each sample of (N, C, ...).
 
     Raises:

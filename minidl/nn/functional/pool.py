@@ -69,7 +69,8 @@ def _prepare(name: str, input: Tensor, kernel_size: Any, stride: Any, padding: A
                                          ("width", geom.W, geom.kw, geom.stride[1], geom.padding[2], geom.dilation[1])):
             left = (size + 2 * pad - d * (k - 1) - 1) % s
             if left:
-                raise ShapeError(f"{name}: windows of {k} with stride {s} do not fit evenly into {axis} {size}: {left} left over; "
+                raise ShapeError(f"{name}: windows of {k} with stride {s} do not fit evenly into {axis} {size}: {left} left "
+                                 "over; "
                                  "change the padding, or leave strict_shapes off")
     return x, geom
 
@@ -104,7 +105,8 @@ def _output_size(name: str, x: Tensor, size: Any) -> tuple[int, int]:
     return tuple(x.shape[2 + i] if n is None else n for i, n in enumerate(pair))     # type: ignore[return-value]
 
 
-def interpolate(input: Tensor, size: Any = None, scale_factor: Any = None, mode: str = "nearest", align_corners: bool = False) -> Tensor:
+def interpolate(input: Tensor, size: Any = None, scale_factor: Any = None, mode: str = "nearest",
+                align_corners: bool = False) -> Tensor:
     """Resize images (N, C, H, W).
 
     Args:
