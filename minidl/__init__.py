@@ -38,7 +38,7 @@ from minidl.backend.dtypes import (  # noqa: E402
     long,
     uint8,
 )
-from minidl.backend.rng import Generator, manual_seed  # noqa: E402
+from minidl.backend.rng import Generator, get_rng_state, manual_seed, set_rng_state  # noqa: E402
 from minidl.ops import *  # noqa: E402, F403
 from minidl.tensor import Tensor  # noqa: E402
 

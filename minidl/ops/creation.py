@@ -156,14 +156,16 @@ def eye(n: int, m: int | None = None, dtype: Any = None, device: Any = None) -> 
 
 
 # ---------------------------------------------------------------------------------------------------------------- random
-def rand(*shape: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False, generator: Generator | None = None) -> Tensor:
+def rand(*shape: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False,
+         generator: Generator | None = None) -> Tensor:
     """Uniform random numbers in [0, 1)."""
     F = get_backend(device)
     drawn = (generator or default_generator).uniform(_checked("rand", shape), dtype=dtype or F.float32)
     return _leaf(F.asarray(drawn), F, requires_grad, "rand")
 
 
-def randn(*shape: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False, generator: Generator | None = None) -> Tensor:
+def randn(*shape: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False,
+          generator: Generator | None = None) -> Tensor:
     """Random numbers from the normal distribution of mean 0 and variance 1."""
     F = get_backend(device)
     drawn = (generator or default_generator).normal(_checked("randn", shape), dtype=dtype or F.float32)
@@ -197,16 +199,6 @@ def bernoulli(x: Tensor, generator: Generator | None = None) -> Tensor:
     return (rand(x.shape, dtype=x.dtype, device=x.F, generator=generator) < x).to(x.dtype)
 
 
-def get_rng_state() -> tuple[int, int]:
-    """The state of the default generator: (seed, offset)."""
-    return default_generator.get_state()
-
-
-def set_rng_state(state: tuple[int, int]) -> None:
-    """Continue the default generator from what :func:`get_rng_state` returned."""
-    default_generator.set_state(state)
-
-
 # -------------------------------------------------------------------------------------------------------------- transfer
 class ToDevice(Function, verb="to_device"):
     """x on another device; the gradient travels back."""
@@ -236,13 +228,21 @@ def to(x: Tensor, *args: Any, dtype: Any = None, device: Any = None, copy: bool 
     for a in args:
         if isinstance(a, Tensor):
             dtype, device = a.dtype, a.F
-        elif isinstance(a, str) and (a.partition(":")[0] in ("cpu", "cuda", "emu")) or hasattr(a, "xp"):
+        elif isinstance(a, str) and a.partition(":")[0] in ("cpu", "cuda", "emu") or hasattr(a, "xp"):
             device = a
+        elif type(a) is int:
+            device = f"cuda:{a}"                     # as in PyTorch
         elif a is not None:
             dtype = a
+    if dtype is not None:
+        try:
+            dtype = x.F.xp.dtype(dtype)
+        except TypeError:
+            raise DTypeError(f"to: {dtype!r} is neither a dtype (minidl.float32, minidl.int64, ...) nor a device ('cpu', 'cuda', "
+                             "'cuda:0')") from None
     y = x
     if dtype is not None:
-        y = astype(y, x.F.xp.dtype(dtype))
+        y = astype(y, dtype)
     if device is not None and (target := get_backend(device)) is not y.F:
         y = tensors.to_device(y, target=target)
     return y.clone() if copy and y is x else y
