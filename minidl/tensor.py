@@ -104,7 +104,11 @@ class Tensor:
 
     def size(self, dim: int | None = None) -> Any:
         """The shape, or its entry ``dim``."""
-        return self.shape if dim is None else self.shape[dim]
+        if dim is None:
+            return self.shape
+        if not -self.data.ndim <= dim < self.data.ndim:
+            raise IndexError(f"size: axis {dim} is out of range for a tensor of shape {self.shape}")
+        return self.data.shape[dim]
 
     def dim(self) -> int:
         return self.data.ndim
@@ -136,8 +140,10 @@ class Tensor:
             self.edge = None
         elif self.edge is None:
             if self.data.dtype.kind != "f":
-                raise DTypeError(f"requires_grad_: found {self.data.dtype}; only floating-point tensors have gradients, convert with .float()")
+                raise DTypeError(f"requires_grad_: found {self.data.dtype}; only floating-point tensors have gradients, "
+                                 "convert with .float()")
             self.edge = Leaf(self.F, self.data.shape)
+            self._unlink()
         return self
 
     def backward(self, gradient: Tensor | None = None, retain_graph: bool | None = None, create_graph: bool = False,
@@ -183,8 +189,15 @@ class Tensor:
         return Tensor(self.data, self.F)
 
     def detach_(self) -> Tensor:
+        """Take this tensor out of the graph, in place."""
         self.edge = None
+        self._unlink()
         return self
+
+    def _unlink(self) -> None:
+        """Forget what this is a view of: from now on its edge is its own business."""
+        if hasattr(self, "origin"):
+            del self.origin
 
     # ----------------------------------------------------------------------------------------------------- leaving minidl
     def item(self) -> float | int | bool:
@@ -258,13 +271,19 @@ class Tensor:
         return bool((self == value).any())
 
     def __format__(self, spec: str) -> str:
-        return format(self.item(), spec) if spec and self.data.size == 1 else repr(self)
+        if self.data.ndim == 0 or spec and self.data.size == 1:
+            return format(self.item(), spec)
+        if spec:
+            raise TypeError(f"format: {spec!r} needs a tensor of one element, found shape {self.shape}; format its tolist()")
+        return repr(self)
 
     def __repr__(self) -> str:
         return f"tensor({self.F.describe(self.data, 7)}{self._suffix()})"
 
     def _suffix(self) -> str:
         parts = []
+        if self.data.size == 0 and self.data.ndim > 1:
+            parts.append(f"size={self.shape}")
         if self.dtype.name not in ("float32", "int64", "bool"):
             parts.append(f"dtype={self.dtype.name}")
         if self.device != "cpu":
@@ -302,9 +321,12 @@ class Handle:
 
     def __init__(self, hooks: list[Any], hook: Any):
         self._hooks, self._hook = hooks, hook
+        self._removed = False
 
     def remove(self) -> None:
-        if self._hook in self._hooks:
+        """Stop calling the hook; a second call does nothing."""
+        if not self._removed:
+            self._removed = True
             self._hooks.remove(self._hook)
 
 
@@ -362,6 +384,8 @@ def as_operand(value: Any, like: Any, verb: str) -> Tensor:
                     F.scalars.clear()
                 F.scalars[key] = array
         return Tensor(array, F)
+    if isinstance(value, F.xp.generic):              # numpy.float64(2) is as weak as 2.0
+        return as_operand(value.item(), like, verb)
     array = F.asarray(value)
     if array.dtype.kind not in RANK:
         raise TypeError(f"{verb}: expected a Tensor or a number, found {type(value).__name__}")
@@ -371,10 +395,12 @@ def as_operand(value: Any, like: Any, verb: str) -> Tensor:
 # ------------------------------------------------------------------------------------------------------------------ views
 def link_view(view: Tensor, parent: Tensor, verb: str, options: dict[str, Any]) -> None:
     """Note that ``view`` shares the memory of ``parent``: ``view = tensors.<verb>(parent, **options)``."""
-    view.origin = (parent, verb, options)
-    root = parent
-    while (origin := getattr(root, "origin", None)) is not None:
-        root = origin[0]
+    if not grad_mode.get():
+        view.origin = None                           # nobody will tell it of a recorded write, see ops.inplace
+        return
+    origin = getattr(parent, "origin", None)
+    root = parent if origin is None else origin[3]
+    view.origin = (parent, verb, options, root)
     views = getattr(root, "views", None)
     if views is None:
         views = root.views = []

@@ -41,16 +41,17 @@ def detect_anomaly() -> Iterator[None]:
     def init(self: Tensor, data: Any, F: Any, edge: Any = None) -> None:
         plain_init(self, data, F, edge)
         if isinstance(edge, Node) and data.dtype.kind == "f" and (bad := F.first_nonfinite(data, infinities=False)) is not None:
-            raise NumericsError(f"{edge.name}: the forward pass gave {data[bad]} at {bad} of a result of shape {tuple(data.shape)}, "
-                                f"at {lines.get(edge.seq, 'a line outside detect_anomaly()')}")
+            raise NumericsError(f"{edge.name}: the forward pass gave {data[bad]} at {bad} of a result of shape "
+                                f"{tuple(data.shape)}, at {lines.get(edge.seq, 'a line outside detect_anomaly()')}")
 
     def watch(node: Node, gy: Any, grads: Sequence[Any]) -> None:
         for i, g in enumerate(grads):
             for part in g.values() if type(g) is Parts else (g,):
                 a = part.data if isinstance(part, Tensor) else part
                 if a is not None and node.needs[i] is not None and (bad := node.F.first_nonfinite(a)) is not None:
-                    raise NumericsError(f"{node.name}: the backward pass gave {a[bad]} at {bad} of the gradient of input {i}, of shape "
-                                        f"{tuple(a.shape)}; its forward ran at {lines.get(node.seq, 'a line outside detect_anomaly()')}")
+                    raise NumericsError(f"{node.name}: the backward pass gave {a[bad]} at {bad} of the gradient of input "
+                                        f"{i}, of shape {tuple(a.shape)}; its forward ran at "
+                                        f"{lines.get(node.seq, 'a line outside detect_anomaly()')}")
 
     clock.tick, Tensor.__init__, engine.watch = tick, init, watch        # type: ignore[method-assign]
     try:

@@ -7,17 +7,19 @@ passes do not meet; nothing recurses.
 from __future__ import annotations
 
 import heapq
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from minidl.autograd import node as clock
 from minidl.autograd.function import tensors
 from minidl.autograd.grad_mode import set_grad_enabled
-from minidl.autograd.node import Leaf, Node, Parts
+from minidl.autograd.node import Leaf, Node, Parts, Retain
 from minidl.errors import DTypeError, GraphError, ShapeError
 from minidl.tensor import Tensor
 
 Watch = Callable[[Node, Any, Sequence[Any]], None]
+_accumulating = threading.Lock()                     # two threads may add to the .grad of one leaf
 watch: Watch | None = None                           # anomaly mode and explain() look at each step through this
 
 _FREED = ("{}: backward a second time through a graph that was freed after the first; pass retain_graph=True the first time, "
@@ -31,6 +33,8 @@ def backward(tensors_: Tensor | Iterable[Tensor], gradients: Any = None, retain_
     only = None
     if inputs is not None:
         only = [_edge_of(x, "backward") for x in ([inputs] if isinstance(inputs, Tensor) else inputs)]
+        if not only:
+            raise GraphError("backward: inputs is empty; name at least one leaf, or leave it out to reach them all")
         if any(type(e) is not Leaf for e in only):
             raise GraphError("backward: inputs must be leaves; use minidl.autograd.grad() for computed tensors")
     with set_grad_enabled(create_graph):
@@ -43,12 +47,13 @@ def backward(tensors_: Tensor | Iterable[Tensor], gradients: Any = None, retain_
             if g.shape != leaf.shape:
                 raise ShapeError(f"backward: a gradient of shape {tuple(g.shape)} arrived at a leaf of shape {leaf.shape}; "
                                  "the backward of one of its operations is wrong, find it with gradcheck")
-            if create_graph:
-                leaf.grad = g if leaf.grad is None else leaf.grad + g
-            elif leaf.grad is None:
-                leaf.grad = Tensor(F.own(g), F)
-            else:
-                leaf.grad = Tensor(F.add(leaf.grad.data, g), F)       # out of place: the user may hold the earlier one
+            with _accumulating:
+                if create_graph:
+                    leaf.grad = g if leaf.grad is None else leaf.grad + g
+                elif leaf.grad is None:
+                    leaf.grad = Tensor(F.own(g), F)
+                else:
+                    leaf.grad = Tensor(F.add(leaf.grad.data, g), F)   # out of place: the user may hold the earlier one
 
 
 def grad(outputs: Tensor | Iterable[Tensor], inputs: Tensor | Iterable[Tensor], grad_outputs: Any = None,
@@ -69,7 +74,8 @@ def grad(outputs: Tensor | Iterable[Tensor], inputs: Tensor | Iterable[Tensor], 
         for i, (x, edge) in enumerate(zip(xs, edges, strict=True)):
             g = found.get(edge)
             if g is None and not allow_unused:
-                raise GraphError(f"grad: input {i} of shape {x.shape} was not used to compute the outputs; pass allow_unused=True for None")
+                raise GraphError(f"grad: input {i} of shape {x.shape} was not used to compute the outputs; pass "
+                                 "allow_unused=True for None")
             if g is not None and type(edge) is Leaf and edge.hooks:
                 g = _call_hooks(edge, g, create_graph, x.F)
             results.append(g if g is None or create_graph else Tensor(g, x.F))
@@ -101,7 +107,8 @@ def _roots(outputs: Any, gradients: Any, create_graph: bool, name: str) -> list[
                              "requires_grad_() on the inputs, and check that it was not made under no_grad() or by detach()")
         if g is None:
             if y.numel() != 1:
-                raise GraphError(f"{name}: a tensor of shape {y.shape} needs an explicit gradient of that shape; or reduce it first, as in .sum()")
+                raise GraphError(f"{name}: a tensor of shape {y.shape} needs an explicit gradient of that shape; or reduce "
+                                 "it first, as in .sum()")
             g = Tensor(y.F.ones_like(y.data), y.F)
         else:
             if not isinstance(g, Tensor):
@@ -116,11 +123,20 @@ def _roots(outputs: Any, gradients: Any, create_graph: bool, name: str) -> list[
 
 def _call_hooks(edge: Any, g: Any, create_graph: bool, F: Any) -> Any:
     t = g if create_graph else Tensor(g, F)
-    for hook in tuple(edge.hooks):
+    for hook in sorted(edge.hooks, key=_is_retain):  # retain_grad keeps what the other hooks made of it
         result = hook(t)
         if result is not None:
+            if not isinstance(result, Tensor):
+                raise TypeError(f"{edge.name}: a hook must return a Tensor or None, found {type(result).__name__}")
+            if result.shape != t.shape or result.dtype != t.dtype:
+                raise ShapeError(f"{edge.name}: a hook returned {result.dtype} of shape {result.shape} for a gradient of "
+                                 f"{t.dtype} of shape {t.shape}; they must be equal")
             t = result
     return t if create_graph else t.data
+
+
+def _is_retain(hook: Any) -> bool:
+    return type(hook) is Retain
 
 
 def _leading_to(roots: list[tuple[Any, Any]], inputs: set[Any]) -> set[Any]:
@@ -133,6 +149,8 @@ def _leading_to(roots: list[tuple[Any, Any]], inputs: set[Any]) -> set[Any]:
         if not node.seq:
             continue
         if node.needs is None:
+            if node in inputs:                       # freed, but the walk ends here
+                continue
             raise GraphError(_FREED.format(node.name))
         nodes.append(node)
         for edge in node.needs:
@@ -179,12 +197,12 @@ def run(roots: list[tuple[Any, Any]], retain_graph: bool | None, create_graph: b
             gy = _call_hooks(node, gy, create_graph, F)
         if wanted is not None and node in wanted:
             found[node] = gy
-        needs = node.needs
-        if needs is None:
-            raise GraphError(_FREED.format(node.name))
         if useful is not None and node not in useful:
             node = pop(heap)[1] if heap else None
             continue
+        needs = node.needs
+        if needs is None:
+            raise GraphError(_FREED.format(node.name))
         if node.seq > clock.last_write:
             node.check_writes()
         saved = node.saved

@@ -29,6 +29,7 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
+from minidl.autograd.custom import check_definition, checked_backward, checked_forward
 from minidl.autograd.node import Node, Parts, Pick
 from minidl.config import grad_mode
 from minidl.errors import DeviceError, DTypeError, MinidlError, ShapeError
@@ -72,7 +73,8 @@ def common_backend(verb: str, args: Any) -> Any:
             elif t.F is not F:
                 raise DeviceError(f"{verb}: tensors on {F.device} and on {t.F.device}; move one with .to({str(F.device)!r})")
     if F is None:
-        raise TypeError(f"{verb}: expected a Tensor, found {', '.join(type(a).__name__ for a in args) or 'nothing'}; wrap it in minidl.tensor()")
+        raise TypeError(f"{verb}: expected a Tensor, found {', '.join(type(a).__name__ for a in args) or 'nothing'}; wrap "
+                        "it in minidl.tensor()")
     return F
 
 
@@ -103,6 +105,7 @@ class Function(Node):
         super().__init_subclass__()
         if abstract:
             return
+        check_definition(cls)
         if cls.forward is not Function.forward:
             parameters = list(inspect.signature(cls.forward).parameters.values())[2:]
             cls.inputs = tuple(p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD)
@@ -117,6 +120,10 @@ class Function(Node):
         names = [p.name for p in kept if p.kind is p.POSITIONAL_OR_KEYWORD]
         cls.keeps = tuple(-1 if k == "y" else cls.inputs.index(k) if k in cls.inputs else k for k in names)
         cls.verb = verb or cls.__name__.lower()
+        if verb is None:                             # a user's
+            for name, check in (("forward", checked_forward), ("backward", checked_backward)):
+                if name in vars(cls):
+                    setattr(cls, name, check(cls, vars(cls)[name]))
         cls.apply = staticmethod(cls.specialise(cls.verb))
         if verb is not None:
             functions[verb] = cls
@@ -142,7 +149,8 @@ class Function(Node):
                     continue
                 if type(t) is not Tensor and not isinstance(t, Tensor) or F is not None and t.F is not F:
                     common_backend(verb, args)
-                    raise TypeError(f"{verb}: expected a Tensor, found {type(t).__name__}; wrap it in minidl.tensor()")
+                    raise TypeError(f"{verb}: expected a Tensor, found {type(t).__name__}; wrap it in minidl.tensor(), or "
+                                    "pass it by name if it is an option")
                 F = t.F
                 x = t.data
                 if x.dtype.kind == "f":
@@ -165,7 +173,7 @@ class Function(Node):
             if keeps_all:
                 saved = tuple(arrays)
             else:
-                saved = tuple([getattr(node, k) if type(k) is str else y if k < 0 else arrays[k] for k in keeps])
+                saved = tuple([getattr(node, k) if isinstance(k, str) else y if k < 0 else arrays[k] for k in keeps])
             for k in keeps:
                 if type(k) is str:
                     delattr(node, k)                 # from here on it is freed, and checked, with the rest
@@ -174,7 +182,7 @@ class Function(Node):
                 if primary:
                     return (Tensor(y[0], F, node), *[Tensor(a, F) for a in y[1:]])
                 return tuple([Tensor(a, F, Pick(F, node, k) if a.dtype.kind == "f" else None) for k, a in enumerate(y)])
-            return Tensor(y, F, node)
+            return Tensor(y, F, node if y.dtype.kind == "f" else None)
 
         apply.__name__ = verb
         apply.__doc__ = cls.__doc__
@@ -194,7 +202,7 @@ class View(Function, abstract=True):
         def apply(x: Tensor, **options: Any) -> Tensor:
             out = run(x, **options)
             base = out.data.base
-            if base is not None and grad_enabled() and (base is x.data or base is x.data.base):
+            if base is not None and (base is x.data or base is x.data.base):
                 link_view(out, x, verb, options)
             return out
 

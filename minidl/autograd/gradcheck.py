@@ -46,12 +46,12 @@ class Mismatch:
     def __str__(self) -> str:
         what = (f"input {self.input} at {self.index}: backward gave {self.analytic:.8g}, finite differences {self.numeric:.8g}")
         if self.kink:
-            return what + f" (a kink: {self.left:.6g} from the left, {self.right:.6g} from the right; move the input away from it)"
+            return f"{what} (a kink: {self.left:.6g} from the left, {self.right:.6g} from the right; move the input off it)"
         return what + f" (off by {abs(self.analytic - self.numeric):.3g})"
 
 
-def gradcheck(function: Callable[..., Any], inputs: Tensor | Sequence[Any], eps: float = 1e-6, atol: float = 1e-6, rtol: float = 1e-5,
-              raise_exception: bool = True, seed: int = 0) -> bool:
+def gradcheck(function: Callable[..., Any], inputs: Tensor | Sequence[Any], eps: float = 1e-6, atol: float = 1e-6,
+              rtol: float = 1e-5, raise_exception: bool = True, seed: int = 0) -> bool:
     """Whether the gradients of ``function(*inputs)`` agree with central differences.
 
     Each output is weighted by random numbers and summed; the gradient of that sum is compared element by element:
@@ -73,7 +73,8 @@ def gradcheck(function: Callable[..., Any], inputs: Tensor | Sequence[Any], eps:
         raise GradcheckError("gradcheck: no input needs a gradient; make one with requires_grad=True")
     for i in checked:
         if arguments[i].dtype != np.float64:
-            raise DTypeError(f"gradcheck: input {i} is {arguments[i].dtype}; finite differences need float64, convert with .double()")
+            raise DTypeError(f"gradcheck: input {i} is {arguments[i].dtype}; finite differences need float64, convert with "
+                             ".double()")
     try:
         analytic, weights = _analytic(function, arguments, checked, seed)
         mismatches = [m for k, i in enumerate(checked)
@@ -88,8 +89,8 @@ def gradcheck(function: Callable[..., Any], inputs: Tensor | Sequence[Any], eps:
     return True
 
 
-def gradgradcheck(function: Callable[..., Any], inputs: Tensor | Sequence[Any], eps: float = 1e-6, atol: float = 1e-5, rtol: float = 1e-4,
-                  raise_exception: bool = True, seed: int = 0) -> bool:
+def gradgradcheck(function: Callable[..., Any], inputs: Tensor | Sequence[Any], eps: float = 1e-6, atol: float = 1e-5,
+                  rtol: float = 1e-4, raise_exception: bool = True, seed: int = 0) -> bool:
     """Whether the gradients of the gradients agree with central differences.
 
     :func:`gradcheck` of the function that maps inputs and output gradients to input gradients, which is recorded.
@@ -116,7 +117,8 @@ def _floating_outputs(out: Any) -> list[Tensor]:
     return [o for o in outs if o.requires_grad]
 
 
-def _analytic(function: Callable[..., Any], arguments: list[Any], checked: list[int], seed: int) -> tuple[list[Array], list[Array]]:
+def _analytic(function: Callable[..., Any], arguments: list[Any], checked: list[int],
+              seed: int) -> tuple[list[Array], list[Array]]:
     with enable_grad():
         outs = _floating_outputs(function(*arguments))
         if not outs:
@@ -124,7 +126,8 @@ def _analytic(function: Callable[..., Any], arguments: list[Any], checked: list[
         rng = np.random.default_rng(seed)
         weights = [rng.standard_normal(o.shape) for o in outs]
         xs = [arguments[i] for i in checked]
-        gradients = grad(outs, xs, [Tensor(o.F.asarray(w, o.dtype), o.F) for o, w in zip(outs, weights, strict=True)], allow_unused=True)
+        seeds = [Tensor(o.F.asarray(w, o.dtype), o.F) for o, w in zip(outs, weights, strict=True)]
+        gradients = grad(outs, xs, seeds, allow_unused=True)
         again = _floating_outputs(function(*arguments))
     for a, b in zip(outs, again, strict=True):
         if not np.array_equal(a.F.to_host(a.data), b.F.to_host(b.data), equal_nan=True):

@@ -17,7 +17,8 @@ def _collect(root: Any) -> list[Any]:
     while stack:
         node = stack.pop()
         if node.seq and node.needs is None:
-            raise GraphError(f"{node.name}: this graph was freed by a backward pass; look at it before, or pass retain_graph=True")
+            raise GraphError(f"{node.name}: this graph was freed by a backward pass; look at it before, or pass "
+                             "retain_graph=True")
         for edge in node.needs if node.seq else ():
             if edge is not None and edge not in seen:
                 seen.add(edge)
@@ -29,6 +30,13 @@ def _shape(g: Any) -> str:
     if type(g) is Parts:
         return " and ".join(f"{tuple(a.shape)} for output {k}" for k, a in sorted(g.items()))
     return str(tuple(g.shape))
+
+
+def _kept(node: Node) -> list[str]:
+    """What a node keeps, as shapes; arrays that a checkpoint dropped are not computed for this."""
+    if type(node.saved) is not tuple:
+        return ["nothing, it is inside a checkpoint"]
+    return [str(tuple(a.shape)) for a in node.saved if a is not None]
 
 
 def explain(tensor: Tensor) -> str:
@@ -45,18 +53,25 @@ def explain(tensor: Tensor) -> str:
     steps: dict[Node, str] = {}
 
     def watch(node: Node, gy: Any, grads: Any) -> None:
+        if node not in names:                        # another thread's pass
+            return
         sent = [f"{_shape(g)} to {names[e]}" for e, g in zip(node.needs, grads, strict=True) if e is not None and g is not None]
-        kept = [tuple(a.shape) for a in node.saved if a is not None]
-        steps[node] = (f"{node.name}: a gradient of shape {_shape(gy)} arrives; it sends {', and '.join(sent) or 'nothing on'}."
-                       + (f" It used what it had kept: {', '.join(map(str, kept))}." if kept else ""))
+        kept = _kept(node)
+        steps[node] = (f"{node.name}: a gradient of shape {_shape(gy)} arrives; it sends {', '.join(sent) or 'nothing on'}."
+                       + (f" It used what it had kept: {', '.join(kept)}." if kept else ""))
 
     F, before = tensor.F, engine.watch
+    hooks = {edge: edge.hooks for edge in order}
     engine.watch = watch
     try:
+        for edge in order:
+            edge.hooks = None                        # looking must not call them, nor fill a retained .grad
         with no_grad():
             engine.run([(tensor.edge, F.ones_like(tensor.data))], True, False)
     finally:
         engine.watch = before
+        for edge, its in hooks.items():
+            edge.hooks = its
     lines = [f"Backward from a tensor of shape {tensor.shape}, {len(steps)} operations, newest first:"]
     for number, edge in enumerate(order, 1):
         if type(edge) is Leaf:
@@ -80,7 +95,7 @@ def to_dot(tensor: Tensor) -> str:
         if type(edge) is Leaf:
             lines.append(f'  {key} [shape=ellipse, label="leaf\\n{edge.shape}"];')
             continue
-        kept = "".join(f"\\nkeeps {tuple(a.shape)}" for a in edge.saved if a is not None)
+        kept = "".join(f"\\nkeeps {shape}" for shape in _kept(edge))
         lines.append(f'  {key} [shape=box, label="{edge.name}{kept}"];')
         lines += [f"  {ids[source]} -> {key};" for source in edge.needs if source is not None]
     lines.append(f'  out [shape=plaintext, label="{tensor.shape}"]; {ids[tensor.edge]} -> out;')

@@ -11,20 +11,29 @@ write of all, whether one of its kept arrays was written after it was kept.  Not
 from __future__ import annotations
 
 import itertools
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from minidl.errors import InplaceError
+from minidl.errors import GraphError, InplaceError
 
 tick: Callable[[], int] = itertools.count(-1, -1).__next__
 last_write = 0
-_writes: dict[int, int] = {}                         # storage -> number of its newest write; a stale id is older than its new owner
+_stamping = threading.Lock()                         # or a thread could put an older number in last_write
+_writes: dict[int, int] = {}                         # storage -> number of its newest write (a stale one is too old to matter)
 
 
 def stamp(array: Any, F: Any) -> None:
     """Note an in-place write into the storage of ``array``."""
     global last_write
-    last_write = _writes[F.storage(array)] = tick()
+    storage = F.storage(array)
+    with _stamping:
+        last_write = _writes[storage] = tick()
+
+
+def written_since(array: Any, F: Any, seq: int) -> bool:
+    """Whether the storage of ``array`` was written to after the clock stood at ``seq``."""
+    return _writes.get(F.storage(array), 0) < seq
 
 
 class Leaf:
@@ -73,6 +82,15 @@ class Node:
         """What ``retain_grad`` kept, else None."""
         return next((h.grad for h in self.hooks or () if type(h) is Retain), None)
 
+    @grad.setter
+    def grad(self, value: Any) -> None:
+        retain = next((h for h in self.hooks or () if type(h) is Retain), None)
+        if retain is not None:
+            retain.grad = value
+        elif value is not None:
+            raise GraphError(f"grad: this tensor was computed (by {self.name}); only leaves, and "
+                             "tensors after retain_grad(), have a .grad")
+
     def __repr__(self) -> str:
         return f"<{self.name}>"
 
@@ -84,8 +102,10 @@ class Node:
 
     def check_writes(self) -> None:
         """Raise InplaceError when a kept array was written to after this operation ran."""
+        if type(self.saved) is not tuple:            # checkpointed: the arrays are made again when they are needed
+            return
         for array in self.saved:
-            if array is not None and _writes.get(self.F.storage(array), 0) < self.seq:
+            if array is not None and written_since(array, self.F, self.seq):
                 raise InplaceError(
                     f"{self.name}: its backward needs an array of shape {tuple(array.shape)} that was changed in place after "
                     "the operation ran; use the out-of-place form, or clone() the tensor before changing it")
@@ -115,7 +135,7 @@ class Parts(dict):
 
 
 class Retain:
-    """The hook behind ``retain_grad``."""
+    """The hook behind ``retain_grad``: adds up what arrives, as a leaf does."""
 
     __slots__ = ("grad",)
 
@@ -123,4 +143,5 @@ class Retain:
         self.grad: Any = None
 
     def __call__(self, gradient: Any) -> None:
-        self.grad = gradient
+        # A copy: the array may be on its way to other tensors too.
+        self.grad = gradient.clone() if self.grad is None else self.grad + gradient

@@ -4,6 +4,7 @@ from __future__ import annotations
 from typing import Any
 
 from minidl.autograd.function import Function, View, plain, tensors
+from minidl.config import grad_mode
 from minidl.errors import DTypeError, ShapeError
 from minidl.ops.axes import axis
 from minidl.tensor import Tensor
@@ -39,8 +40,12 @@ class SetItem(Function, verb="setitem"):
         return F.setitem(x, v, index=index)
 
     def backward(self, F, gy):
-        return (self.needs[0] and F.zero_at(gy, index=self.index),
-                self.needs[1] and F.sum_to(F.getitem(gy, index=self.index), shape=self.shape))
+        return self.needs[0] and F.zero_at(gy, index=self.index), self.needs[1] and self._value_grad(F, gy)
+
+    def _value_grad(self, F, gy):
+        g = F.getitem(gy, index=self.index)
+        extra = max(len(self.shape) - len(g.shape), 0)                   # axes of length 1 in front, which the write dropped
+        return F.reshape(F.sum_to(g, shape=self.shape[extra:]), shape=self.shape)
 
 
 class ZeroAt(Function, verb="zero_at"):
@@ -118,6 +123,15 @@ def array_index(index: Any, x: Tensor) -> Any:
     return _array_index(index, x)
 
 
+def frozen_index(index: Any, F: Any) -> Any:
+    """The index as a recorded operation keeps it: arrays and lists copied, since nothing watches later changes."""
+    if type(index) is tuple:
+        return tuple([frozen_index(i, F) for i in index])
+    if isinstance(index, list):
+        return F.array(index) if index else F.zeros(0, F.int64)
+    return F.copy(index) if isinstance(index, F.xp.ndarray) else index
+
+
 def getitem(x: Tensor, index: Any) -> Tensor:
     """x[index] as NumPy and PyTorch mean it: integers and slices (a view), None, ..., lists, integer and bool tensors (a copy).
 
@@ -125,6 +139,8 @@ def getitem(x: Tensor, index: Any) -> Tensor:
         IndexError: out of range, or more indices than axes.
     """
     index = array_index(index, x)
+    if x.edge is not None and grad_mode.get():
+        index = frozen_index(index, x.F)
     try:
         return tensors.getitem(x, index=index)
     except IndexError as e:
@@ -175,14 +191,14 @@ def index_select(x: Tensor, dim: int, index: Tensor) -> Tensor:
     if index.ndim != 1:
         raise ShapeError(f"index_select: the index must be a vector, found shape {index.shape}")
     check_range("index_select", index, x.shape[d])
-    return tensors.getitem(x, index=(slice(None),) * d + (index.data,))
+    return getitem(x, (slice(None),) * d + (index,))
 
 
 def masked_select(x: Tensor, mask: Tensor) -> Tensor:
     """The elements where the bool tensor ``mask`` (which broadcasts to x) is true, as a vector."""
     if mask.data.dtype.kind != "b":
         raise DTypeError(f"masked_select: the mask must be bool, found {mask.dtype}")
-    return tensors.getitem(x, index=mask.expand(x.shape).data)
+    return getitem(x, mask.expand(x.shape))
 
 
 def nonzero(x: Tensor) -> Tensor:
