@@ -118,7 +118,7 @@ def cli() -> None:
 @click.option("--epochs", type=int, help="Passes over the training images.")
 @click.option("--max-steps", type=int, help="Stop after so many updates.")
 @click.option("--batch-size", type=int, help="Images per update.")
-@click.option("--limit", type=int, metavar="N", help="Use only the first N images of each split.")
+@click.option("--limit", type=int, metavar="N", help="Use only N images of each split.")
 @click.option("--optimizer", type=click.Choice(OPTIMIZERS))
 @click.option("--lr", type=float, help="Learning rate (its highest value, with a schedule).")
 @click.option("--momentum", type=float, help="For sgd and rmsprop.")
@@ -133,7 +133,7 @@ def cli() -> None:
 @click.option("--checkpoint-seconds", type=float, help="Save the state at least this often.")
 @click.option("--checkpoint-steps", type=int, help="Save the state every so many updates.")
 @click.option("--seed", type=int, help="Of weights, order, augmentation and dropout.  [default: 0]")
-@click.option("--threads", type=int, help="For matrix products.  [default: one per core]")
+@click.option("--threads", type=int, help="For matrix products.  [default: half the cores]")
 @click.option("--device", metavar="NAME", help="cpu, cuda, cuda:1.  [default: cpu]")
 @click.option(
     "--out", type=click.Path(path_type=Path), metavar="DIR", help="Run folder.  [default: runs/DATA-MODEL-001...]"
@@ -157,7 +157,7 @@ def train(out: Path | None, resume: Path | None, quiet: bool, data_file: str | N
         from minidl.train.build import build
 
         reporter = progress.reporter(quiet)
-        config = dataclasses.replace(config, threads=config.threads or environment.cores())
+        config = dataclasses.replace(config, threads=config.threads or environment.default_threads())
         environment.set_threads(config.threads)
         if data_file is not None:
             install(config.data, data_file, config.data_root)
@@ -229,7 +229,7 @@ def _introduce(reporter: Any, config: Any, trainer: Any, folder: Any) -> None:
     images = len(trainer.train_loader.dataset), len(trainer.test_loader.dataset)
     reporter.say(
         f"{config.model} ({count:,} parameters) on {config.data} ({images[0]:,} training and {images[1]:,} test images), "
-        f"recipe {config.recipe}, seed {config.seed}, {config.threads} threads"
+        f"recipe {config.recipe}, seed {config.seed}, {config.threads} thread{'s'[: config.threads != 1]}"
     )
     reporter.say(f"run folder: {folder.path}")
 
@@ -264,7 +264,7 @@ def _conclude(reporter: Any, config: Any, folder: Any, outcome: Any) -> None:
     "--data-root", metavar="DIR", help="Where the data sets are.  [default: $MINIDL_DATA or ~/.cache/minidl/data]"
 )
 @click.option("--split", type=click.Choice(["test", "train"]), default="test")
-@click.option("--limit", type=click.IntRange(1), metavar="N", help="Use only the first N images.")
+@click.option("--limit", type=click.IntRange(1), metavar="N", help="Use only N images.")
 @click.option("--batch-size", type=click.IntRange(1), default=256)
 @click.option("--device", metavar="NAME", default="cpu")
 @click.option("--quiet", "-q", is_flag=True, help="Print the totals only.")

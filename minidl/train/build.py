@@ -43,7 +43,11 @@ def build(config: TrainConfig, folder: RunFolder | None = None, reporter: Quiet 
     if config.batch_size > len(train_set):
         raise ConfigError(f"batch_size: {config.batch_size} images do not fit into a data set of {len(train_set)}")
 
-    options = {"num_classes": len(train_set.class_names), "in_channels": shape[0], "image_size": shape[1:]}
+    options: dict[str, Any] = {
+        "num_classes": len(train_set.class_names),
+        "in_channels": shape[0],
+        "image_size": shape[1:],
+    }
     options.update(config.model_options)
     model = models.create(config.model, **options).to(config.device)
     optimizer = make_optimizer(config, model)
@@ -73,24 +77,35 @@ def build(config: TrainConfig, folder: RunFolder | None = None, reporter: Quiet 
     )
 
 
-def datasets(config: TrainConfig) -> tuple[Any, Any]:
+def datasets(config: TrainConfig) -> tuple[data.Dataset, data.Dataset]:
     """The training and the test images."""
-    options: dict[str, Any] = {}
-    if config.data.startswith("folder:"):
-        options = {"size": config.image_size or 64}
-    elif config.image_size is not None:
+    size = config.image_size
+    if not config.data.startswith("folder:") and size is not None:
         raise ConfigError(f"image_size: only folder:PATH is resized; {config.data} has images of one size")
-    pair = []
-    for split in ("train", "test"):
-        if config.limit is not None and config.data.startswith("shapes"):
-            options = {
-                "size": min(config.limit, data.dataset_info(config.data).counts[split])
-            }  # draw no more than that
-        dataset = data.load(config.data, root=config.data_root, split=split, **options)
-        if config.limit is not None and config.limit < len(dataset):
-            dataset = data.Subset(dataset, range(config.limit))
-        pair.append(dataset)
-    return pair[0], pair[1]
+    shape = (size or 64, size or 64)
+    train, test = (load_split(config.data, split, config.data_root, config.limit, shape) for split in ("train", "test"))
+    return train, test
+
+
+def load_split(
+    name: str,
+    split: str,
+    root: str | None = None,
+    limit: int | None = None,
+    size: tuple[int, int] = (64, 64),
+    grey: bool = False,
+) -> data.Dataset:
+    """A split of a data set, or ``limit`` images of it; ``size`` and ``grey`` are for ``folder:PATH``."""
+    if name.startswith("folder:"):
+        dataset = data.load(name, split=split, size=size, grayscale=grey)
+    elif limit is not None and (info := data.dataset_info(name)).kind == "generated":
+        return data.load(name, split=split, size=min(limit, info.counts[split]))  # draw no more than are used
+    else:
+        dataset = data.load(name, root=root, split=split)
+    if limit is None or limit >= len(dataset):
+        return dataset
+    # Evenly spread: a folder is sorted by class, and its first images would all be of one.
+    return data.Subset(dataset, [k * len(dataset) // limit for k in range(limit)])
 
 
 def preprocess(name: str, channels: int) -> transforms.Transform:

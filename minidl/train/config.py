@@ -25,7 +25,7 @@ class TrainConfig:
         model: name of a net (``minidl.models.list_models()``); ``model_options`` go to it.
         epochs: passes over the training images; ``max_steps`` stops earlier, after so many updates.
         batch_size: images per update.
-        limit: use only the first so many images of each split.
+        limit: use only so many images of each split, evenly spread.
         optimizer: one of :data:`OPTIMIZERS`; ``lr``, ``momentum`` (SGD, RMSprop), ``nesterov`` and ``weight_decay`` are
             its options.  Biases and normalisation parameters are never decayed.
         schedule: one of :data:`SCHEDULES`, over the whole run: constant; cosine to 0; step (a tenth after 1/2 and 3/4);
@@ -37,7 +37,7 @@ class TrainConfig:
         clip_norm: largest norm of the gradient; None: no clipping.
         ema: decay of the moving average of the weights that is tested and saved; None: the weights themselves.
         seed: of the initial weights, the order of images, augmentation and dropout.
-        threads: of the matrix products; None: one per core.
+        threads: of the matrix products; None: half the cores.
         device: ``cpu``, ``cuda`` or ``cuda:1``.
         val_every: test after every so many epochs (and after the last).
         checkpoint_seconds, checkpoint_steps: how often the state is saved within an epoch.

@@ -104,6 +104,12 @@ def blas_threads() -> int | None:
     return None
 
 
+def default_threads() -> int:
+    """Half the cores: the loader needs one, two threads of one physical core do not multiply faster than one, and OpenBLAS
+    slows down many times over when its threads have to share a core with other work."""
+    return max(1, cores() // 2)
+
+
 def set_threads(count: int) -> None:
     """Let matrix products use ``count`` threads.
 

@@ -15,6 +15,7 @@ from minidl.data import transforms
 from minidl.data.folder import read_image
 from minidl.errors import ConfigError
 from minidl.nn import functional as F
+from minidl.train.build import load_split
 from minidl.train.evaluate import Evaluation, evaluate
 from minidl.train.progress import Quiet
 from minidl.train.weights import ModelCard, load_model
@@ -40,12 +41,8 @@ def test_file(
     get_backend(device)
     model, card = load_model(path)
     name = data_name or card.data
-    options = (
-        {"size": card.input_shape[1:], "grayscale": card.input_shape[0] == 1} if name.startswith("folder:") else {}
-    )
-    dataset = data.load(name, root=root, split=split, **options)
-    if limit is not None and limit < len(dataset):
-        dataset = data.Subset(dataset, range(limit))
+    c, h, w = card.input_shape
+    dataset = load_split(name, split, root, limit, size=(h, w), grey=c == 1)
     if len(dataset.class_names) != len(card.class_names) or dataset.image_shape != card.input_shape:
         raise ConfigError(
             f"{os.fspath(path)} takes images {card.input_shape} of {len(card.class_names)} classes, but {name} has "

@@ -105,6 +105,7 @@ class Trainer:
         self.best = -math.inf  # highest test accuracy
         self.running_loss, self.running_accuracy = Average(), Accuracy()
         self.epoch_seconds = 0.0
+        self.last_lr = self.lr  # of the last update
         self.test: Evaluation | None = None
         self._signal: int | None = None
         self._saved_at = time.monotonic()
@@ -196,7 +197,7 @@ class Trainer:
         loss.backward()
         if self.clip_norm is not None:
             clip_grad_norm_(self.model.parameters(), self.clip_norm)
-        lr = self.lr
+        self.last_lr = self.lr
         self.optimizer.step()
         if self.schedule is not None:
             self.schedule.step()
@@ -207,7 +208,7 @@ class Trainer:
         self.running_accuracy.update_scores(scores.detach().to("cpu").numpy(), labels)
         self.reporter.advance(len(labels), self.running_loss.value, self.running_accuracy.value)
         if self.step % LOG_EVERY == 0:
-            self._log(kind="step", step=self.step, epoch=self.epoch + 1, loss=value, lr=lr)
+            self._log(kind="step", step=self.step, epoch=self.epoch + 1, loss=value, lr=self.last_lr)
 
     @property
     def lr(self) -> float:
@@ -235,7 +236,6 @@ class Trainer:
     def _end_epoch(self, test: Evaluation | None) -> None:
         self.epoch += 1
         self.trained = False
-        lr = self.lr
         if test is not None:
             self.test = test
             if self.plateau is not None:
@@ -247,7 +247,14 @@ class Trainer:
                         save_model(self.folder.path / BEST, self.model, self.card)
         speed = self.running_loss.count / max(self.epoch_seconds, 1e-9)
         tested = (test.loss, test.top1) if test else (None, None)
-        values = (self.running_loss.value, self.running_accuracy.value, *tested, lr, self.epoch_seconds, speed)
+        values = (
+            self.running_loss.value,
+            self.running_accuracy.value,
+            *tested,
+            self.last_lr,
+            self.epoch_seconds,
+            speed,
+        )
         self.reporter.epoch((f"{self.epoch}/{self.epochs}", *values))
         names = ("train_loss", "train_accuracy", "test_loss", "test_accuracy", "lr", "seconds", "images_per_second")
         self._log(kind="epoch", epoch=self.epoch, step=self.step, **dict(zip(names, values, strict=True)))
@@ -290,6 +297,7 @@ class Trainer:
             "epoch": self.epoch,
             "trained": self.trained,
             "best": self.best,
+            "last_lr": self.last_lr,
             "records": self.folder.log.count if self.folder is not None and self.folder.log is not None else 0,
             "model": _arrays(self.model.state_dict()),
             "parts": {name: _arrays(part.state_dict()) for name, part in parts.items() if part is not None},
@@ -313,7 +321,7 @@ class Trainer:
             self.running_accuracy.load_state_dict(accuracy)
             self.epoch_seconds = float(seconds)
             self.step, self.epoch, self.trained = int(state["step"]), int(state["epoch"]), bool(state["trained"])
-            self.best = float(state["best"])
+            self.best, self.last_lr = float(state["best"]), float(state["last_lr"])
         except (KeyError, TypeError, AttributeError) as error:
             raise CheckpointError(f"the checkpoint does not fit this run: {error!r}") from error
 

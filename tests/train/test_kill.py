@@ -14,7 +14,7 @@ from minidl.train.log import read_metrics
 
 OPTIONS = (
     "--limit",
-    "320",
+    "256",
     "--batch-size",
     "8",
     "--epochs",
@@ -50,11 +50,11 @@ def test_killed_at_random_moments(tmp_path, environment):
         process = subprocess.Popen(
             command(*arguments), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
         )
-        if kills < 4:
+        if kills < 3:
             # Wait until it has begun to write, then for a random part of the time that the whole run takes.
             wait_for(parts / "config.json", process)
             wait_for_change(parts, process)
-            time.sleep(moments.uniform(0, seconds / 4))
+            time.sleep(moments.uniform(0, seconds / 3))
             process.send_signal(signal.SIGKILL)
         _, errors = process.communicate(timeout=120)
         assert process.returncode in (0, -signal.SIGKILL), errors
