@@ -282,14 +282,14 @@ class Backend:
 
     def linear(self, x: Array, w: Array, b: Array | None) -> Array:
         """x @ w.T + b, as one product over all leading axes."""
-        y = self.matmul(x.reshape(-1, x.shape[-1]), w.T)
+        y = self.matmul(_rows(x), w.T)
         if b is not None:
             y += b
         return y.reshape(*x.shape[:-1], w.shape[0])
 
     def linear_weight_grad(self, gy: Array, x: Array) -> Array:
         """The gradient of x @ w.T with respect to w: gy.T @ x over all leading axes."""
-        return self.matmul(gy.reshape(-1, gy.shape[-1]).T, x.reshape(-1, x.shape[-1]))
+        return self.matmul(_rows(gy).T, _rows(x))
 
     def einsum(self, *xs: Array, equation: str) -> Array:
         return self.asarray(self.xp.einsum(equation, *xs, optimize=len(xs) > 2))
@@ -364,7 +364,7 @@ class Backend:
 
     def gather(self, x: Array, index: Array, *, axis: int) -> Array:
         """y[i][j] = x[i][index[i][j]]: ``index`` may be shorter than x along the other axes, as in PyTorch."""
-        return x[self._along(index, axis, x.ndim)]
+        return self.getitem(x, index=self._along(index, axis, x.ndim))
 
     def scatter_add(self, x: Array, v: Array, index: Array, *, axis: int) -> Array:
         """A copy of x with v added at ``index`` along ``axis``."""
@@ -373,6 +373,8 @@ class Backend:
         return y
 
     def _along(self, index: Array, axis: int, ndim: int) -> tuple[Array, ...]:
+        if not ndim:                                 # a number: its only index is the empty one
+            return ()
         grids = [self.xp.arange(n).reshape([-1 if k == d else 1 for k in range(ndim)]) for d, n in enumerate(index.shape)]
         grids[axis] = index
         return tuple(grids)
@@ -412,3 +414,8 @@ class Backend:
 
     def nll_loss_grad(self, g: Array, labels: Array, weight: Array, *, num_classes: int, ignore_index: int) -> Array:
         return lookup("nll_loss_grad", self.kind)(g, labels, num_classes, weight, ignore_index)
+
+
+def _rows(x: Array) -> Array:
+    """All leading axes as one.  (-1 would not say how many rows there are when a row is empty.)"""
+    return x.reshape(math.prod(x.shape[:-1]), x.shape[-1])

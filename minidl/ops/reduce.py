@@ -1,6 +1,7 @@
 """Reductions: sum, mean, extrema, and what is built from them."""
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 from minidl.autograd.function import Function, plain, tensors
@@ -86,7 +87,8 @@ class Prod(_Reduction, verb="prod"):
         # Products of the others, from the left and from the right: right where a factor is zero, too.
         order = tuple(i for i in range(x.ndim) if i != self.axis) + (() if self.axis is None else (self.axis,))
         last = F.transpose(x, axes=order)
-        rows = F.reshape(last, shape=(1, -1) if self.axis is None else (-1, last.shape[-1]))
+        length = math.prod(x.shape) if self.axis is None else last.shape[-1]
+        rows = F.reshape(last, shape=(1 if self.axis is None else math.prod(last.shape[:-1]), length))
         columns = [F.getitem(rows, index=(slice(None), slice(i, i + 1))) for i in range(rows.shape[1])]
         one = F.add(F.zeros_like(F.sum(rows, axis=1, keepdims=True)), 1.0)
         left, right = [one], [one]

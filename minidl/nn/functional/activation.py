@@ -68,7 +68,7 @@ def softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tenso
 
 def softmax(input: Tensor, dim: int = -1) -> Tensor:
     """exp(x_i) / sum_j exp(x_j) along ``dim``: positive numbers that add up to 1.  Logits of any size are safe."""
-    return tensors.softmax(_floating("softmax", input), axis=axis("softmax", dim, input.ndim))
+    return _along("softmax", input, dim)
 
 
 def softmin(input: Tensor, dim: int = -1) -> Tensor:
@@ -78,7 +78,13 @@ def softmin(input: Tensor, dim: int = -1) -> Tensor:
 
 def log_softmax(input: Tensor, dim: int = -1) -> Tensor:
     """log(softmax(x)) along ``dim``, exact where the softmax would round to 0."""
-    return tensors.log_softmax(_floating("log_softmax", input), axis=axis("log_softmax", dim, input.ndim))
+    return _along("log_softmax", input, dim)
+
+
+def _along(verb: str, x: Tensor, dim: int) -> Tensor:
+    """A verb that needs an axis; a number counts as a vector of one."""
+    d = axis(verb, dim, _floating(verb, x).ndim)
+    return getattr(tensors, verb)(x, axis=d) if x.ndim else getattr(tensors, verb)(x.reshape(1), axis=d).reshape(())
 
 
 def _check_p(name: str, p: float) -> None:
