@@ -133,8 +133,8 @@ def _origin(t: Tensor) -> tuple[Tensor, list[Any]]:
     path: list[Any] = []
     while hasattr(t, "origin"):
         if t.origin is None:
-            raise InplaceError("a view made under no_grad() cannot take a value that needs a gradient: the tensor it is a view of "
-                               "would not know; make the view outside no_grad(), or clone() it")
+            raise InplaceError("a view made under no_grad() cannot take a value that needs a gradient: the tensor it is a view "
+                               "of would not know; make the view outside no_grad(), or clone() it")
         t, verb, options, _ = t.origin
         path.append((verb, options))
     return t, path[::-1]

@@ -16,6 +16,11 @@ def _reflected(operation: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return lambda a, b: operation(b, a)
 
 
+def _equality(operation: Callable[..., Tensor]) -> Callable[..., Any]:
+    """== and != elementwise; None and strings are simply not equal to a tensor."""
+    return lambda a, b: NotImplemented if b is None or isinstance(b, str) else operation(a, b)
+
+
 OPERATORS: dict[str, Callable[..., Any]] = {
     "__add__": e.add, "__radd__": _reflected(e.add), "__sub__": e.sub, "__rsub__": _reflected(e.sub),
     "__mul__": e.mul, "__rmul__": _reflected(e.mul), "__truediv__": e.div, "__rtruediv__": _reflected(e.div),
@@ -23,12 +28,13 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "__floordiv__": e.floor_divide, "__rfloordiv__": _reflected(e.floor_divide),
     "__matmul__": matmul.matmul, "__rmatmul__": _reflected(matmul.matmul),
     "__neg__": e.neg, "__pos__": lambda x: x, "__abs__": e.abs, "__invert__": e.bitwise_not,
-    "__eq__": e.eq, "__ne__": e.ne, "__lt__": e.lt, "__le__": e.le, "__gt__": e.gt, "__ge__": e.ge,
+    "__eq__": _equality(e.eq), "__ne__": _equality(e.ne), "__lt__": e.lt, "__le__": e.le, "__gt__": e.gt, "__ge__": e.ge,
     "__and__": e.bitwise_and, "__rand__": _reflected(e.bitwise_and), "__or__": e.bitwise_or, "__ror__": _reflected(e.bitwise_or),
     "__xor__": e.bitwise_xor, "__rxor__": _reflected(e.bitwise_xor),
     "__getitem__": index.getitem, "__setitem__": inplace.setitem,
     "__iadd__": in_place(e.add), "__isub__": in_place(e.sub), "__imul__": in_place(e.mul), "__itruediv__": in_place(e.div),
-    "__ipow__": in_place(e.pow),
+    "__ipow__": in_place(e.pow), "__imod__": in_place(e.remainder), "__ifloordiv__": in_place(e.floor_divide),
+    "__iand__": in_place(e.bitwise_and), "__ior__": in_place(e.bitwise_or), "__ixor__": in_place(e.bitwise_xor),
 }
 
 METHODS: tuple[Callable[..., Any], ...] = (
