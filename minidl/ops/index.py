@@ -173,7 +173,7 @@ def _check_gather(name: str, x: Tensor, dim: int, index: Tensor) -> int:
     if index.ndim != x.ndim or any(i > n for k, (i, n) in enumerate(zip(index.shape, x.shape, strict=True)) if k != d):
         raise ShapeError(f"{name}: index of shape {index.shape} does not fit a tensor of shape {x.shape}; it needs as many axes, "
                          f"none of them longer except axis {d}")
-    check_range(name, index, x.shape[d])
+    check_range(name, index, x.shape[d] if x.ndim else 1)
     return d
 
 
