@@ -1,4 +1,17 @@
-"""Training: the loop, the record of a run, and the recipes.  Loaded name by name: importing this package is cheap."""
+"""Training: the loop, the record of a run, and the recipes.
+
+::
+
+    from minidl import data, models, optim, train
+
+    model = models.create("smallconv")
+    loader = data.DataLoader(data.load("shapes10"), 64, shuffle=True)
+    trainer = train.Trainer(model, optim.SGD(model.parameters(), lr=0.1), loader, epochs=3)
+    trainer.fit()
+
+or everything at once, as the command line does it: ``train.build(train.resolve("default", epochs=3)).fit()``.
+Names are loaded when they are first used: importing this package is cheap.
+"""
 
 from __future__ import annotations
 

@@ -40,8 +40,6 @@ def build(config: TrainConfig, folder: RunFolder | None = None, reporter: Quiet 
         seed=config.seed,
     )
     test_loader = data.DataLoader(test_set, TEST_BATCH, transform=preprocessing)
-    if config.batch_size > len(train_set):
-        raise ConfigError(f"batch_size: {config.batch_size} images do not fit into a data set of {len(train_set)}")
 
     options: dict[str, Any] = {
         "num_classes": len(train_set.class_names),

@@ -121,6 +121,7 @@ class Trainer:
         """
         start = time.monotonic()
         saved: Path | None = None
+        self._signal = None
         if self.folder is not None and self.folder.log is None:
             self.folder.open_log()
         with self._signals(), self.reporter.running(), warnings.catch_warnings():
@@ -223,7 +224,7 @@ class Trainer:
             return None
         self._check_weights()
         with self._averaged():
-            return evaluate(
+            test = evaluate(
                 self.model,
                 self.test_loader,
                 num_classes=len(self.test_loader.dataset.class_names),
@@ -232,6 +233,11 @@ class Trainer:
                 total=len(self.test_loader.dataset),
                 stop=lambda: self._signal is not None,
             )
+        if test is not None and not math.isfinite(test.loss):
+            bad = numerics.first_bad(self.model.named_buffers())
+            where = f"the buffer {bad} is not finite" if bad else "every weight is finite: check the test images"
+            raise NumericsError(f"step {self.step}: the test loss is {test.loss}; {where}{self._last_good()}")
+        return test
 
     def _end_epoch(self, test: Evaluation | None) -> None:
         self.epoch += 1

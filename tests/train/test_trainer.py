@@ -153,7 +153,6 @@ def test_sigterm_during_the_test_and_going_on_in_the_same_process(folder):
     outcome = run.fit()
     assert outcome.signal == signal.SIGTERM and (outcome.step, outcome.epoch) == (6, 0) and run.trained
     run.reporter = Quiet()
-    run._signal = None
     assert run.fit().step == 18 and same(weights(run), weights(whole))
 
 
@@ -270,6 +269,15 @@ def test_a_learning_rate_that_is_far_too_high_keeps_the_last_good_checkpoint(fol
         run.fit()
     for path in checkpoint.find(folder.path):
         assert all(np.isfinite(array).all() for array in checkpoint.load(path)["model"].values())
+
+
+def test_a_nan_in_the_test_is_an_error_too(folder):
+    run = trainer(folder)
+    run.test_loader.dataset.images[3, 0, 0, 0] = math.nan
+    with pytest.raises(
+        NumericsError, match="step 6: the test loss is nan; every weight is finite: check the test images"
+    ):
+        run.fit()
 
 
 def test_a_loss_that_is_itself_at_fault(folder):
