@@ -55,7 +55,49 @@ def trained(tmp_path_factory):
 
 
 @pytest.mark.parametrize("command", [(), ("train",), ("eval",), ("predict",), ("data",), ("data", "list"), ("data", "check"),
-                                 (("--image-size", "16"), "image_size: only folder:PATH is resized"),
+                                     ("data", "download"), ("gradcheck",), ("doctor",)])  # fmt: skip
+def test_every_command_explains_itself(command):
+    for flag in ("--help", "-h"):
+        result = invoke(*command, flag)
+        assert result.exit_code == 0 and "Usage:" in result.output
+
+
+def test_help_is_quick_because_it_imports_nothing_heavy():
+    code = (
+        "import sys; sys.argv = ['minidl', '--help']; import atexit\n"
+        "atexit.register(lambda: print(sorted({'rich', 'numba', 'PIL', 'safetensors', 'scipy', 'cupy'} & set(sys.modules))))\n"
+        "from minidl.cli import main; main()"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert result.stdout.rstrip().endswith("[]"), result.stdout
+
+
+def test_python_m_minidl():
+    result = subprocess.run([sys.executable, "-m", "minidl", "--version"], capture_output=True, text=True, timeout=60)
+    assert result.returncode == 0 and re.fullmatch(r"minidl, version \d+\.\d+.*\n", result.stdout)
+
+
+def test_unknown_options_commands_and_choices():
+    assert "'--epoch'" in fails("train", "--epoch", "3") and "--epochs" in fails("train", "--epoch", "3")
+    assert "trian" in fails("trian")
+    assert "'cosin' is not one of 'constant', 'cosine'" in fails("train", "--schedule", "cosin")
+    assert "'three' is not a valid int" in fails("train", "--epochs", "three")
+    assert "Missing argument" in fails("eval")
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (("--epochs", "0"), "epochs: expected a whole number of at least 1, got 0"),
+    (("--lr", "nan"), "lr: expected a number above 0, got nan"),
+    (("--model", "resnet21"), "resnet21"),
+    (("--data", "cifar11"), "no data set is called 'cifar11'"),
+    (("--data", "folder:/nowhere"), "/nowhere is not a folder"),
+    (("--model-option", "depth"), "expected KEY=VALUE"),
+    (("--model-option", "colour=3"), "colour"),
+    (("--device", "tpu"), "device 'tpu'"),
+    (("--resume", "nowhere"), "nowhere is not a run folder"),
+    (("--resume", ".", "--lr", "0.1"), "--lr cannot be given with --resume"),
+    (("--resume", ".", "--out", "x"), "--out cannot be given with --resume"),
+    (("--image-size", "16"), "image_size: only folder:PATH is resized"),
     (("--data", "shapes10", "--data-file", "x.tar.gz"), "there is nothing to download"),
 ])  # fmt: skip
 def test_train_says_what_is_wrong(arguments, message):
