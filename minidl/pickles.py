@@ -132,8 +132,12 @@ class Machine:
             "BUILD": self._build,
             "NEWOBJ": self._newobj,
             "BINPERSID": lambda _: self.stack.append(self.persistent(self.stack.pop())),
+            # Sets become lists: their elements must not be hashed.
+            "EMPTY_SET": lambda _: self.stack.append([]),
+            "ADDITEMS": lambda _: self._extend(self._pop_mark()),
+            "FROZENSET": lambda _: self.stack.append(self._pop_mark()),
         }
-        optional = {"POP", "NEWOBJ", "BINPERSID"}
+        optional = {"POP", "NEWOBJ", "BINPERSID", "EMPTY_SET", "ADDITEMS", "FROZENSET"}
         return {name: step for name, step in steps.items() if name not in optional or name in self.extra}
 
     def latin1(self, text: str) -> bytes:
