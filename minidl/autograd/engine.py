@@ -32,7 +32,7 @@ def backward(tensors_: Tensor | Iterable[Tensor], gradients: Any = None, retain_
     roots = _roots(tensors_, gradients, create_graph, "backward")
     only = None
     if inputs is not None:
-        only = [_edge_of(x, "backward") for x in ([inputs] if isinstance(inputs, Tensor) else inputs)]
+        only = [_edge_of(x, "backward") for x in _listed(inputs, "backward", "inputs")]
         if not only:
             raise GraphError("backward: inputs is empty; name at least one leaf, or leave it out to reach them all")
         if any(type(e) is not Leaf for e in only):
@@ -66,7 +66,7 @@ def grad(outputs: Tensor | Iterable[Tensor], inputs: Tensor | Iterable[Tensor], 
         create_graph: make the results differentiable themselves.
         allow_unused: give None, instead of an error, for an input that the outputs do not depend on.
     """
-    xs = [inputs] if isinstance(inputs, Tensor) else list(inputs)
+    xs = _listed(inputs, "grad", "inputs")
     edges = [_edge_of(x, "grad") for x in xs]
     results = []
     with set_grad_enabled(create_graph):
@@ -90,12 +90,19 @@ def _edge_of(x: Any, name: str) -> Any:
     return x.edge
 
 
+def _listed(value: Any, name: str, what: str) -> list[Any]:
+    """One tensor, or several, as a list."""
+    if isinstance(value, Tensor):
+        return [value]
+    if hasattr(value, "dtype") or not isinstance(value, Iterable):
+        raise TypeError(f"{name}: {what} must be a Tensor or a list of Tensors, found {type(value).__name__}")
+    return list(value)
+
+
 def _roots(outputs: Any, gradients: Any, create_graph: bool, name: str) -> list[tuple[Any, Any]]:
     """[(edge, gradient)], with the gradients checked, made, and as arrays unless they are to be recorded."""
-    ys = [outputs] if isinstance(outputs, Tensor) else list(outputs)
-    gs = [gradients] if gradients is None or isinstance(gradients, Tensor) else list(gradients)
-    if gradients is None:
-        gs = [None] * len(ys)
+    ys = _listed(outputs, name, "outputs")
+    gs = [None] * len(ys) if gradients is None else _listed(gradients, name, "the gradient")
     if len(gs) != len(ys):
         raise GraphError(f"{name}: {len(ys)} outputs but {len(gs)} gradients; give one for each")
     roots = []
