@@ -251,11 +251,13 @@ class OneCycleLR(LRScheduler):
         return [(up, "low", "high"), (self.total_steps - 1, "high", "end")]
 
     def _value(self, epoch: float, levels: dict[str, float]) -> float:
-        if epoch >= self.total_steps:
+        if epoch > self.total_steps:
             raise ConfigError(
                 f"OneCycleLR: step {epoch:g} of {self.total_steps}: the cycle is over; make total_steps the number of batches "
                 "of the whole training"
             )
+        # The usual loop steps once more after its last batch; torch's curve would turn up again there, ours stays.
+        epoch = min(epoch, self.total_steps - 1)
         start = 0.0
         for end, a, b in (phases := self._phases()):
             if epoch <= end or end == phases[-1][0]:

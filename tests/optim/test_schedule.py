@@ -134,6 +134,15 @@ def test_adam_cycles_beta1():
         scheduler.step()
         betas.append(opt.param_groups[0]["betas"])
     assert betas[0] == (0.95, 0.999) and min(b[0] for b in betas) == 0.85 and abs(betas[-1][0] - 0.95) < 1e-12
+
+
+def test_one_cycle_allows_the_step_after_its_last_batch():
+    opt = optim.SGD([nn.Parameter(minidl.ones(1))], lr=1.0, momentum=0.9)
+    scheduler = schedule.OneCycleLR(opt, 0.1, total_steps=10)
+    for _ in range(10):                       # as many steps as batches: the usual loop
+        opt.step()
+        scheduler.step()
+    assert opt.param_groups[0]["lr"] == pytest.approx(0.1 / 25 / 1e4)
     with pytest.raises(ConfigError, match="the cycle is over"):
         scheduler.step()
 
