@@ -9,7 +9,9 @@ from __future__ import annotations
 import ast
 import dataclasses
 import functools
+import io
 import sys
+import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +20,7 @@ import minidl.kernels
 
 MINIDL = Path(minidl.__file__).parent
 KERNELS = Path(minidl.kernels.__file__).parent
+NO_CODE = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
 ROOT = Path(__file__).resolve().parent.parent  # the folder that holds tests/ (and, in a checkout, everything else)
 
 
@@ -55,6 +58,17 @@ class Source:
     @property
     def room(self) -> str:
         return room_of(self.module)
+
+    def code_lines(self) -> int:
+        """Lines that hold code: no blank line, comment or docstring."""
+        lines: set[int] = set()
+        for token in tokenize.generate_tokens(io.StringIO(self.text).readline):
+            if token.type not in NO_CODE:
+                lines.update(range(token.start[0], token.end[0] + 1))
+        for node in ast.walk(self.tree):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node, clean=False):
+                lines.difference_update(range(node.body[0].lineno, (node.body[0].end_lineno or 0) + 1))
+        return len(lines)
 
     def __str__(self) -> str:
         return self.module
