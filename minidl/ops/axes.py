@@ -30,6 +30,22 @@ def axes(name: str, dim: Any, ndim: int) -> tuple[int, ...] | None:
     return found if ndim else None
 
 
+def broadcast(name: str, *shapes: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape that tensors of these shapes broadcast to.
+
+    Raises:
+        ShapeError: on some axis they have two lengths besides 1.
+    """
+    full: list[int] = []
+    for i in range(-max(map(len, shapes)), 0):
+        lengths = {s[i] for s in shapes if len(s) >= -i} - {1}
+        if len(lengths) > 1:
+            raise ShapeError(f"{name}: shapes {' and '.join(map(str, shapes))} do not broadcast: axis {i} has the lengths "
+                             f"{' and '.join(map(str, sorted(lengths)))}; they must be equal or 1")
+        full.append(lengths.pop() if lengths else 1)
+    return tuple(full)
+
+
 def inverse(order: tuple[int, ...]) -> tuple[int, ...]:
     """The permutation that undoes ``order``."""
     return tuple(sorted(range(len(order)), key=order.__getitem__))

@@ -9,6 +9,7 @@ from typing import Any
 
 from minidl.autograd.function import Binary, Function, Unary, elementwise_error, plain, tensors
 from minidl.errors import DTypeError
+from minidl.ops.axes import broadcast
 from minidl.tensor import Tensor, as_operand, promote
 
 
@@ -391,7 +392,7 @@ def _comparison(verb: str) -> Any:
             a = as_operand(a, b, verb)
         try:
             return run(a, as_operand(b, a, verb))
-        except ValueError as e:
+        except (ValueError, TypeError) as e:
             raise elementwise_error(verb, a.data, as_operand(b, a, verb).data, e) from None
     compare.__name__ = verb
     setattr(tensors, verb, compare)
@@ -402,8 +403,23 @@ eq, ne, lt, le, gt, ge = (_comparison(v) for v in ("eq", "ne", "lt", "le", "gt",
 logical_and, logical_or, logical_xor = (_comparison(v) for v in ("logical_and", "logical_or", "logical_xor"))
 bitwise_and, bitwise_or, bitwise_xor = (_comparison(v) for v in ("bitwise_and", "bitwise_or", "bitwise_xor"))
 floor_divide = _comparison("floor_divide")
-logical_not, bitwise_not = plain("logical_not"), plain("bitwise_not")
+logical_not = plain("logical_not")
 isnan, isinf, isfinite = plain("isnan"), plain("isinf"), plain("isfinite")
+
+
+def _bitwise_not() -> Any:
+    run = plain("bitwise_not")
+
+    def bitwise_not(x: Tensor) -> Tensor:
+        """~x; the other truth value of bool."""
+        if isinstance(x, Tensor) and x.data.dtype.kind == "f":
+            raise DTypeError(f"bitwise_not: does not take {x.dtype}; integers and bool have bits")
+        return run(x)
+    setattr(tensors, "bitwise_not", bitwise_not)
+    return bitwise_not
+
+
+bitwise_not = _bitwise_not()
 
 
 # -------------------------------------------------------------------------------------------------------------- functions
@@ -431,7 +447,7 @@ def where(condition: Tensor, input: Any, other: Any) -> Tensor:
     """``input`` where ``condition`` is true, else ``other``; all three broadcast, and numbers are allowed.
 
     Raises:
-        DTypeError: the condition is not bool.
+        DTypeError: the condition is not bool.  ShapeError: the shapes do not broadcast.
     """
     if condition.data.dtype.kind != "b":
         raise DTypeError(f"where: the condition must be bool, found {condition.dtype}; compare it with something")
@@ -442,13 +458,21 @@ def where(condition: Tensor, input: Any, other: Any) -> Tensor:
     if a.dtype != b.dtype:
         dtype = promote(a.F, a.data, b.data)
         a, b = a.to(dtype), b.to(dtype)
+    broadcast("where", condition.shape, a.shape, b.shape)
     return tensors.where(condition, a, b)
 
 
 def masked_fill(x: Tensor, mask: Tensor, value: float) -> Tensor:
-    """x with ``value`` where the bool tensor ``mask`` (which broadcasts to x) is true."""
+    """x with ``value`` where the bool tensor ``mask`` is true; the two broadcast.
+
+    Raises:
+        DTypeError: the mask is not bool.  ShapeError: the shapes do not broadcast.
+    """
     if mask.data.dtype.kind != "b":
         raise DTypeError(f"masked_fill: the mask must be bool, found {mask.dtype}; compare it with something")
+    full = broadcast("masked_fill", mask.shape, x.shape)
+    if full != x.shape:
+        x = tensors.broadcast_to(x, shape=full)
     return tensors.masked_fill(x, mask, value=float(value) if x.is_floating_point() else value)
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from minidl.autograd.function import Function, View, plain, tensors
+from minidl.autograd.function import Function, View, common_backend, plain, tensors
 from minidl.config import grad_mode
 from minidl.errors import DTypeError, ShapeError
 from minidl.ops.axes import axis
@@ -161,6 +161,8 @@ def gather(x: Tensor, dim: int, index: Tensor) -> Tensor:
 def scatter_add(x: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
     """A copy of x with ``src`` added where :func:`gather` with this index would read."""
     d = _check_gather("scatter_add", x, dim, index)
+    if src.ndim != x.ndim or any(i > n for i, n in zip(index.shape, src.shape, strict=True)):
+        raise ShapeError(f"scatter_add: index of shape {index.shape} needs a src at least as large, found {src.shape}")
     if index.shape != src.shape:
         src = src[tuple(slice(0, n) for n in index.shape)]
     return tensors.scatter_add(x, src, index, axis=d)
@@ -188,6 +190,9 @@ def check_range(name: str, index: Tensor, n: int) -> None:
 def index_select(x: Tensor, dim: int, index: Tensor) -> Tensor:
     """The positions ``index`` (a vector) along ``dim``."""
     d = axis("index_select", dim, x.ndim)
+    common_backend("index_select", (x, index))
+    if index.data.dtype.kind not in "iu":
+        raise DTypeError(f"index_select: the index must hold integers, found {index.dtype}; convert with .long()")
     if index.ndim != 1:
         raise ShapeError(f"index_select: the index must be a vector, found shape {index.shape}")
     check_range("index_select", index, x.shape[d])
@@ -198,6 +203,7 @@ def masked_select(x: Tensor, mask: Tensor) -> Tensor:
     """The elements where the bool tensor ``mask`` (which broadcasts to x) is true, as a vector."""
     if mask.data.dtype.kind != "b":
         raise DTypeError(f"masked_select: the mask must be bool, found {mask.dtype}")
+    common_backend("masked_select", (x, mask))
     return getitem(x, mask.expand(x.shape))
 
 

@@ -26,7 +26,7 @@ def _swapped(n: int) -> tuple[int, ...]:
 
 
 class Linear(Function, verb="linear"):
-    """x @ w.T + b."""
+    """x @ w.T + b for x with at least two axes."""
 
     def forward(self, F, x, w, b):
         return F.linear(x, w, b)

@@ -103,4 +103,7 @@ class AdaptiveMaxPool2dGrad(Function, verb="adaptive_max_pool2d_grad"):
         return F.adaptive_max_pool2d_grad(gy, indices, in_hw=in_hw)
 
     def backward(self, F, gx, indices):
-        return F.max_pool2d_take(gx, indices, geom=None), None
+        n, c, h, w = indices.shape
+        pixels = F.reshape(gx, shape=(n, c, gx.shape[2] * gx.shape[3]))
+        winners = F.gather(pixels, F.reshape(indices, shape=(n, c, h * w)), axis=2)
+        return F.reshape(winners, shape=(n, c, h, w)), None

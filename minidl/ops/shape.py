@@ -7,7 +7,7 @@ from typing import Any
 
 from minidl.autograd.function import Function, View, tensors
 from minidl.errors import ShapeError
-from minidl.ops.axes import axis, inverse
+from minidl.ops.axes import axes, axis, inverse
 from minidl.tensor import Tensor, promote
 
 
@@ -266,6 +266,8 @@ def expand(x: Tensor, *shape: Any) -> Tensor:
         if n not in (1, full[i + lead]):
             raise ShapeError(f"expand: shape {x.shape} does not stretch to {sizes}: axis {i} has length {n}, only 1 can be "
                              "stretched")
+    if any(n < 0 for n in full):
+        raise ShapeError(f"expand: {sizes} is no shape for a tensor of shape {x.shape}; -1 keeps an axis that it has")
     return tensors.broadcast_to(x, shape=full)
 
 
@@ -367,16 +369,19 @@ def unbind(x: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
 
 def flip(x: Tensor, *dims: Any) -> Tensor:
     """The order along ``dims`` reversed."""
-    return tensors.flip(x, axes=tuple(axis("flip", d, x.ndim) for d in sizes_of(dims)))
+    return tensors.flip(x, axes=axes("flip", sizes_of(dims), x.ndim) or ())
 
 
 def roll(x: Tensor, shifts: Any, dims: Any = None) -> Tensor:
     """Elements shifted along ``dims`` (along the flattened tensor without them), round the corner."""
     if dims is None:
         return tensors.roll(x, shift=shifts, axis=None)
-    if isinstance(dims, int):
+    if isinstance(dims, int) and isinstance(shifts, int):
         return tensors.roll(x, shift=shifts, axis=axis("roll", dims, x.ndim))
-    return tensors.roll(x, shift=tuple(shifts), axis=tuple(axis("roll", d, x.ndim) for d in dims))
+    shifts, dims = ((v,) if isinstance(v, int) else tuple(v) for v in (shifts, dims))
+    if len(shifts) != len(dims):
+        raise ShapeError(f"roll: {len(shifts)} shifts for {len(dims)} dims; give one for each")
+    return tensors.roll(x, shift=shifts, axis=tuple(axis("roll", d, x.ndim) for d in dims))
 
 
 def repeat(x: Tensor, *times: Any) -> Tensor:
@@ -384,6 +389,8 @@ def repeat(x: Tensor, *times: Any) -> Tensor:
     counts = sizes_of(times)
     if len(counts) < x.ndim:
         raise ShapeError(f"repeat: {counts} has fewer entries than shape {x.shape} has axes")
+    if any(c < 0 for c in counts):
+        raise ShapeError(f"repeat: the numbers of copies must be at least 0, found {counts}")
     shape = (1,) * (len(counts) - x.ndim) + x.shape
     apart = [m for n in shape for m in (1, n)]
     stretched = tuple(m for c, n in zip(counts, shape, strict=True) for m in (c, n))

@@ -187,8 +187,8 @@ def _cross_entropy(x, target, weight=None, ignore_index=-100, reduction="mean", 
 def _cross_entropies(d: Draw):
     labels = d.integers(0, 3, 4)
     yield Sample(d(4, 3), labels)
-    yield Sample(d(4, 3), labels, d.between(0.5, 2, 3), reduction="sum", constants=(1,))
-    yield Sample(d(4, 3), np.array([0, -100, 2, 1]), d.between(0.5, 2, 3), label_smoothing=0.1, constants=(1,))
+    yield Sample(d(4, 3), labels, d.between(0.5, 2, 3), reduction="sum", constants=(2,))
+    yield Sample(d(4, 3), np.array([0, -100, 2, 1]), d.between(0.5, 2, 3), label_smoothing=0.1, constants=(2,))
     yield Sample(d(4, 3), np.array([0, 1, 1, 2]), None, 1, "none", 0.2)
     yield Sample(d(2, 3, 2), d.integers(0, 3, 2, 2))
     yield Sample(d(3), np.array(1))
@@ -201,7 +201,7 @@ def _cross_entropies(d: Draw):
 
 def _nlls(d: Draw):
     yield Sample(-d.between(0.1, 2, 4, 3), d.integers(0, 3, 4))
-    yield Sample(-d.between(0.1, 2, 4, 3), np.array([0, -100, 2, 1]), d.between(0.5, 2, 3), constants=(1,))
+    yield Sample(-d.between(0.1, 2, 4, 3), np.array([0, -100, 2, 1]), d.between(0.5, 2, 3), constants=(2,))
     yield Sample(-d.between(0.1, 2, 2, 3, 2), d.integers(0, 3, 2, 2), reduction="none")
     yield Sample(-d.between(0.1, 2, 3), np.array(2), reduction="sum")
     yield Sample(d(0, 3), np.zeros(0, int), reduction="sum")
@@ -264,7 +264,7 @@ def _margin(x, target, p=1, margin=1.0, weight=None, reduction="mean"):
 def _margins(d: Draw):
     x = np.array([[0.1, 0.9, -0.7], [0.5, -0.2, 2.2]])
     yield Sample(x, np.array([0, 2]))
-    yield Sample(x, np.array([1, 1]), 2, 0.5, d.between(0.5, 2, 3), "sum", constants=(1,))
+    yield Sample(x, np.array([1, 1]), 2, 0.5, d.between(0.5, 2, 3), "sum", constants=(2,))
     yield Sample(x, np.array([1, 0]), reduction="none")
     yield Sample(x[0], np.array(1))
     yield Sample(d(0, 3), np.zeros(0, int), reduction="sum")
@@ -278,7 +278,7 @@ LOSSES = [
             Bad(Sample(Z, np.array([0, 1]), label_smoothing=1.5), ConfigError, "label_smoothing must be between 0 and 1, found 1.5"))),
     Op("F.nll_loss", F.nll_loss, _nlls, _nll, torch=FN + "nll_loss", verbs=("nll_loss",), without={"scalar": "an axis of classes is needed"}, bad=label_errors("nll_loss")),
     Op("nll_loss_grad", lambda g, labels, weight=None: tensors.nll_loss_grad(g, labels, weight, num_classes=3, ignore_index=1),
-       lambda d: [Sample(d(4), np.array([0, 1, 2, 2])), Sample(d(2), np.array([0, 2]), d.between(0.5, 2, 3), constants=(1,)), Sample(d(0), np.zeros(0, int))],
+       lambda d: [Sample(d(4), np.array([0, 1, 2, 2])), Sample(d(2), np.array([0, 2]), d.between(0.5, 2, 3), constants=(2,)), Sample(d(0), np.zeros(0, int))],
        lambda g, labels, weight=None: transpose_of(lambda u: _nll(u, labels, weight, 1, "none"), (len(g), 3), g), verbs=("nll_loss_grad",), without={"scalar": "an axis is needed"}),
     elementwise_loss("mse_loss", lambda x, t: (x - t) ** 2),
     elementwise_loss("l1_loss", lambda x, t: np.abs(x - t), _apart),
@@ -351,7 +351,7 @@ def _torch_multi_head(torch):
 
 def _embeddings(d: Draw):
     yield Sample(np.array([[0, 2], [2, 1]]), d(3, 2))
-    yield Sample(np.array([0, 2, 1]), d(3, 2), 2)
+    yield Sample(np.array([0, 2, 1]), d(3, 2), 2, smooth=False)                         # row 2 gets no gradient, on purpose
     yield Sample(np.array(1), d(3, 2))
     yield Sample(np.zeros((0, 2), int), d(3, 2))
 

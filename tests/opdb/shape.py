@@ -229,7 +229,7 @@ INDICES = [
     Op("Tensor[...] = v", _setitem, lambda d: [Sample(d(3, 2), i, v) for i, v in ((1, d(2)), (slice(0, 2), d(2, 2)), ((slice(None), 0), d()), ([2, 0], d(2, 2)),
                                                                                   ((Ellipsis, 1), 3.0), (slice(0, 0), d(0, 2)), (np.array([True, False, True]), d(1, 2)))]
        + [Sample(d(0, 2), slice(None), d(2)), Sample(d(), (), d())],
-       lambda x, i, v: _write(x, v, i), torch=lambda torch: _setitem, verbs=("setitem", "zero_at"),
+       lambda x, i, v: _write(x, v, i), torch=lambda torch: _setitem, verbs=("setitem",), without={"devices": "what is written is moved to the tensor, as by copy_"},
        bad=(Bad(Sample(Z, 2, 1.0), IndexError, "out of bounds"), Bad(Sample(Z, 0, np.zeros(4)), ShapeError, r"\(4,\) does not fit the place \(3,\)"))),
     Op("getitem_grad", lambda gy, shape, index: tensors.getitem_grad(gy, shape=shape, index=index),
        lambda d: [Sample(d(2), (3, 2), 1), Sample(d(3, 2), (3, 2), [2, 0, 2]), Sample(d(2), (3,), [1, 1]), Sample(d(), (3,), 0), Sample(d(0, 2), (3, 2), slice(0, 0))],
@@ -238,6 +238,7 @@ INDICES = [
        lambda x, index: _write(x, 0.0, index), verbs=("zero_at",)),
     Op("view_write", lambda x, v: tensors.view_write(x, v, path=PATH), lambda d: [Sample(d(2, 4), d(2, 2)), Sample(d(0, 4), d(2, 0))], _written_through_views,
        verbs=("view_write",), without={"scalar": "a view of an axis is needed"}),
+    Op("overwrite", lambda x: tensors.overwrite(x), calls(((2, 3),), ((),), ((0, 2),)), np.zeros_like, verbs=("overwrite",)),
     Op("region", lambda x: region(tensors, x, PATH), lambda d: [Sample(d(2, 4)), Sample(d(0, 4))], lambda x: x.T[1:3], without={"scalar": "a view of an axis is needed"}),
     Op("ops.gather", ops.gather, _gathers, _gather, torch="gather", verbs=("gather",),
        bad=(Bad(Sample(Z, 0, np.array([[2, 0, 0]])), IndexError, "gather: index 2 is out of range; there are 2"), Bad(Sample(Z, 0, np.array([[-1]])), IndexError, "index -1"),

@@ -8,6 +8,7 @@ from minidl.errors import ShapeError
 from minidl.nn.functional.activation import dropout, softmax
 from minidl.nn.functional.linear import linear
 from minidl.ops.creation import ones
+from minidl.ops.elementwise import masked_fill
 from minidl.ops.matmul import matmul
 from minidl.tensor import Tensor
 
@@ -40,7 +41,7 @@ def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, attn
         attn_mask = ones(query.shape[-2], key.shape[-2], device=query.F).tril().bool()
     if attn_mask is not None:
         if attn_mask.dtype.kind == "b":
-            scores = tensors.masked_fill(scores, tensors.logical_not(attn_mask), value=-math.inf)
+            scores = masked_fill(scores, tensors.logical_not(attn_mask), -math.inf)
         else:
             scores = scores + attn_mask
     weights = softmax(scores, -1)
@@ -60,7 +61,13 @@ def multi_head_attention(query: Tensor, key: Tensor, value: Tensor, num_heads: i
 
     Returns:
         (N, L, E).
+
+    Raises:
+        ShapeError: the sizes do not fit.
     """
+    if {query.ndim, key.ndim, value.ndim} != {3}:
+        raise ShapeError(f"multi_head_attention: expected (N, L, E), found query {query.shape}, key {key.shape} and value {value.shape}; "
+                         "add the batch axis with x[None]")
     n, length, width = query.shape
     if width % num_heads:
         raise ShapeError(f"multi_head_attention: {num_heads} heads do not divide the width {width}")

@@ -29,6 +29,8 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
                          "check in_features, or flatten the input first")
     if bias is not None and bias.data.shape != w[:1]:
         raise ShapeError(f"linear: the bias has shape {bias.shape}; it must be {w[:1]}, one number for each output")
+    if len(x) == 1:
+        return tensors.linear(input.reshape(1, -1), weight, bias).reshape(w[:1])
     return tensors.linear(input, weight, bias)
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 import math
 
 from minidl.autograd.function import tensors
-from minidl.errors import ConfigError, DTypeError, ShapeError
+from minidl.errors import ConfigError, DTypeError, GraphError, ShapeError
+from minidl.ops.index import check_range
 from minidl.tensor import Tensor
 
 
@@ -26,6 +27,15 @@ def _labels_fit(name: str, x: Tensor, target: Tensor) -> None:
         raise ShapeError(f"{name}: input {x.shape} needs labels of shape {expected}, found {target.shape}; the classes are "
                          "on axis 1 "
                          "of the input, and the labels have no such axis")
+
+
+def _check_weight(name: str, x: Tensor, weight: Tensor | None) -> None:
+    if weight is None:
+        return
+    if weight.shape != (x.shape[1 if x.ndim > 1 else 0],):
+        raise ShapeError(f"{name}: weight has shape {weight.shape}; it must be one number for each class of input {x.shape}")
+    if weight.requires_grad:
+        raise GraphError(f"{name}: weight is a constant here and gets no gradient; pass weight.detach()")
 
 
 def _rows(x: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
@@ -59,9 +69,7 @@ def cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None, i
         raise ConfigError(f"cross_entropy: label_smoothing must be between 0 and 1, found {label_smoothing}")
     if input.ndim == 0:
         raise ShapeError("cross_entropy: the input needs an axis of classes, found a 0-d tensor")
-    if weight is not None and weight.shape != (input.shape[1 if input.ndim > 1 else 0],):
-        raise ShapeError(f"cross_entropy: weight has shape {weight.shape}; it must be one number for each class of input "
-                         f"{input.shape}")
+    _check_weight("cross_entropy", input, weight)
     if target.data.dtype.kind == "f":
         return _soft_cross_entropy(input, target, weight, reduction, label_smoothing)
     _labels_fit("cross_entropy", input, target)
@@ -95,6 +103,7 @@ def nll_loss(input: Tensor, target: Tensor, weight: Tensor | None = None, ignore
     Arguments, result and errors as :func:`cross_entropy`, which is this after a log-softmax.
     """
     _labels_fit("nll_loss", input, target)
+    _check_weight("nll_loss", input, weight)
     logp, labels = _rows(input, target)
     losses, weights = tensors.nll_loss(logp, labels, weight, ignore_index=ignore_index)
     if reduction == "mean":
@@ -125,10 +134,14 @@ def huber_loss(input: Tensor, target: Tensor, reduction: str = "mean", delta: fl
     """d^2 / 2 where |d| < delta, else delta * (|d| - delta / 2), with d = input - target.  (Huber 1964)"""
     if delta <= 0:
         raise ConfigError(f"huber_loss: delta must be greater than 0, found {delta}")
-    _same_shape("huber_loss", input, target)
+    return _reduce("huber_loss", _huber("huber_loss", input, target, delta), reduction)
+
+
+def _huber(name: str, input: Tensor, target: Tensor, delta: float) -> Tensor:
+    _same_shape(name, input, target)
     d = (input - target).abs()
     inner = d.clamp(max=delta)
-    return _reduce("huber_loss", inner * (d - inner * 0.5), reduction)
+    return inner * (d - inner * 0.5)
 
 
 def smooth_l1_loss(input: Tensor, target: Tensor, reduction: str = "mean", beta: float = 1.0) -> Tensor:
@@ -137,7 +150,7 @@ def smooth_l1_loss(input: Tensor, target: Tensor, reduction: str = "mean", beta:
         raise ConfigError(f"smooth_l1_loss: beta must be at least 0, found {beta}")
     if beta == 0:
         return l1_loss(input, target, reduction)
-    return huber_loss(input, target, reduction, beta) * (1 / beta)
+    return _reduce("smooth_l1_loss", _huber("smooth_l1_loss", input, target, beta) * (1 / beta), reduction)
 
 
 def binary_cross_entropy_with_logits(input: Tensor, target: Tensor, weight: Tensor | None = None, reduction: str = "mean",
@@ -192,6 +205,8 @@ def multi_margin_loss(input: Tensor, target: Tensor, p: int = 1, margin: float =
     if input.ndim > 2:
         raise ShapeError(f"multi_margin_loss: expected (N, C) or (C,), found shape {input.shape}")
     _labels_fit("multi_margin_loss", input, target)
+    _check_weight("multi_margin_loss", input, weight)
+    check_range("multi_margin_loss: label", target, input.shape[-1])
     scores, labels = _rows(input, target)
     classes = scores.shape[1]
     own = scores.gather(1, labels.unsqueeze(1))

@@ -115,7 +115,7 @@ def interpolate(input: Tensor, size: Any = None, scale_factor: Any = None, mode:
         align_corners: bilinear: the centres of the corner pixels stay where they are (else the corners of the image do).
 
     Raises:
-        ShapeError: neither or both of size and scale_factor.
+        ShapeError: neither or both of size and scale_factor, or no pixels on either side.
     """
     if (size is None) == (scale_factor is None) or input.ndim != 4:
         raise ShapeError(f"interpolate: give size or scale_factor for an (N, C, H, W) input, found shape {input.shape}")
@@ -124,6 +124,8 @@ def interpolate(input: Tensor, size: Any = None, scale_factor: Any = None, mode:
         fh, fw = (scale_factor, scale_factor) if isinstance(scale_factor, (int, float)) else scale_factor
         size = int(h * fh), int(w * fw)
     out_h, out_w = (size, size) if isinstance(size, int) else size
+    if out_h < 1 or out_w < 1 or 0 in (h, w):
+        raise ShapeError(f"interpolate: the input {input.shape} and the output ({out_h}, {out_w}) must be at least 1 pixel high and wide")
     if mode == "nearest":
         return input[:, :, [i * h // out_h for i in range(out_h)]][:, :, :, [i * w // out_w for i in range(out_w)]]
     if mode != "bilinear":
