@@ -41,3 +41,6 @@ grad_mode: Switch[bool] = Switch("grad_mode", True, "Whether operations are reco
 inference: Switch[bool] = Switch("inference", False, "Whether an inference_mode() block is active.")
 strict_shapes: Switch[bool] = Switch(
     "strict_shapes", False, "Raise, instead of flooring, when a convolution or pooling window does not fit evenly.")
+initialisation: Switch[str] = Switch(
+    "initialisation", "draw",
+    'Initial values of parameters: "draw" them, "skip" drawing, or keep "shapes" only (see minidl.nn.init).')

@@ -6,7 +6,7 @@ from minidl.models.mlp import pixels
 from minidl.models.registry import register
 
 
-@register("convnetjs")
+@register("convnetjs", paper="Karpathy, the ConvNetJS CIFAR-10 demo, 2014", parameters=22_466, reported="CIFAR-10: about 80 %")
 def convnetjs(num_classes: int = 10, in_channels: int = 3, image_size: int | tuple[int, int] = 32) -> nn.Sequential:
     """ConvNetJS's CIFAR-10 net: three 5x5 convolutions of 16, 20, 20 filters, 22,466 parameters.
 

@@ -160,13 +160,16 @@ class LeNet5Original(nn.Module):
         return -((x.reshape(-1, 1, 84) - self.codes) ** 2).sum(2)
 
 
-@register("lenet5")
+@register("lenet5", paper="LeCun et al., Proc. IEEE 86, 1998", parameters=61_706)
 def lenet5(num_classes: int = 10, in_channels: int = 1, activation: str = "tanh") -> LeNet5:
     """LeNet-5 as built today: average pooling, tanh, 61,706 parameters for grey images."""
     return LeNet5(num_classes, in_channels, activation)
 
 
-@register("lenet5_original")
+@register(
+    "lenet5_original", paper="LeCun et al., Proc. IEEE 86, 1998", parameters=60_000,
+    reported="MNIST: test error 0.95 %, 0.8 % with distorted training images",
+)
 def lenet5_original(num_classes: int = 10, in_channels: int = 1) -> LeNet5Original:
     """LeNet-5 as published in 1998: sparse C3, trainable subsampling, 60,000 parameters."""
     return LeNet5Original(num_classes, in_channels)

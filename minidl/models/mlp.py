@@ -13,13 +13,13 @@ def pixels(in_channels: int, image_size: int | Sequence[int]) -> int:
     return in_channels * height * width
 
 
-@register("linear")
+@register("linear", parameters=30_730)
 def linear(num_classes: int = 10, in_channels: int = 3, image_size: int | tuple[int, int] = 32) -> nn.Sequential:
     """Linear classifier: one template per class."""
     return nn.Sequential(nn.Flatten(), nn.Linear(pixels(in_channels, image_size), num_classes))
 
 
-@register("mlp")
+@register("mlp", parameters=308_310)
 def mlp(
     num_classes: int = 10, in_channels: int = 3, image_size: int | tuple[int, int] = 32,
     hidden: Sequence[int] = (100,), dropout: float = 0.0,

@@ -15,7 +15,8 @@ from minidl.nn import init
 from minidl.tensor import Tensor
 
 DEPTHS = (20, 32, 44, 56, 110)
-PARAMETERS = {20: 269_722, 32: 464_154, 44: 658_586, 56: 853_018, 110: 1_727_962}  # 32x32x3 images, 10 classes
+PARAMETERS = {20: 269_722, 32: 464_154, 44: 658_586, 56: 853_018, 110: 1_727_962}  # 3 channels, 10 classes
+ERRORS = {20: 8.75, 32: 7.51, 44: 7.17, 56: 6.97, 110: 6.43}  # CIFAR-10 test error in percent (the paper's table 6)
 
 
 def shortcut_a(x: Tensor, channels: int, stride: int) -> Tensor:
@@ -92,7 +93,10 @@ def _register(depth: int, residual: bool) -> None:
 
     kind = "Residual" if residual else "Plain"
     build.__doc__ = f"{kind} net of {depth} layers for CIFAR-10 (He et al. 2015), {PARAMETERS[depth]:,} parameters."
-    register(f"{'resnet' if residual else 'plain'}{depth}")(build)
+    register(
+        f"{'resnet' if residual else 'plain'}{depth}", paper="arXiv:1512.03385", parameters=PARAMETERS[depth],
+        reported=f"CIFAR-10: test error {ERRORS[depth]} %" if residual else "",
+    )(build)
 
 
 for _depth in DEPTHS:

@@ -1,4 +1,4 @@
-"""Nets written as a pattern: ``[(CONV-RELU)*2-POOL]*3-(FC-RELU)*1``."""
+"""Nets written as a pattern, the lectures' ``[(CONV-RELU)^N-POOL?]^M-(FC-RELU)^K``: ``[(CONV-RELU)^2-POOL?]^3-(FC-RELU)^1``."""
 from __future__ import annotations
 
 import difflib
@@ -13,14 +13,16 @@ EXAMPLE = "[(CONV-RELU)*2-POOL]*3-(FC-RELU)*1"
 LAYERS = ("CONV", "BN", "RELU", "POOL", "DROPOUT", "FC")
 
 
-def parse(pattern: str) -> list[str]:
+def parse(pattern: str, optional: bool = True) -> list[str]:
     """The layers that a pattern stands for, in order.
 
     sequence = item - item - ...;  item = a layer, (sequence) or [sequence], with *N or ^N for N times; layers are CONV, BN,
-    RELU, POOL, DROPOUT and FC, in any case.
+    RELU, POOL, DROPOUT and FC, in any case.  An item with ``?`` (``POOL?``, ``(BN-RELU)?``) is left out when not ``optional``.
 
     >>> parse("[(CONV-RELU)*2-POOL]*2")
     ['CONV', 'RELU', 'CONV', 'RELU', 'POOL', 'CONV', 'RELU', 'CONV', 'RELU', 'POOL']
+    >>> parse("[CONV-POOL?]^2", optional=False)
+    ['CONV', 'CONV']
 
     Raises:
         ConfigError: with the place that cannot be read.
@@ -58,25 +60,27 @@ def parse(pattern: str) -> list[str]:
             hint = f" (did you mean {close[0]}?)" if close else ""
             raise fail(f"expected a layer ({', '.join(LAYERS)}) or a bracket, found {token or 'the end'}{hint}")
         at += 1
-        if peek() in ("*", "^"):
-            at += 1
-            if not peek().isdigit():
-                raise fail("expected a number of times")
-            layers = layers * int(peek())
+        while peek() in ("*", "^", "?"):
+            if peek() == "?":
+                layers = layers if optional else []
+            else:
+                at += 1
+                if not peek().isdigit():
+                    raise fail("expected a number of times")
+                layers = layers * int(peek())
             at += 1
         return layers
 
     layers = sequence()
     if at < len(tokens):
-        hint = " (write POOL or leave it out)" if peek() == "?" else ""
-        raise fail(f"did not expect {peek()!r}{hint}")
+        raise fail(f"did not expect {peek()!r}")
     return layers
 
 
 @register("stack")
 def stack(
     num_classes: int = 10, in_channels: int = 3, image_size: int | tuple[int, int] = 32,
-    pattern: str = EXAMPLE, width: int = 16, fc_width: int = 128, dropout: float = 0.5,
+    pattern: str = EXAMPLE, width: int = 16, fc_width: int = 128, dropout: float = 0.5, optional: bool = True,
 ) -> nn.Sequential:
     """A net from a pattern such as [(CONV-RELU)*2-POOL]*3-(FC-RELU)*1; the classifier's last layer is added.
 
@@ -85,6 +89,7 @@ def stack(
         width: filters of the first CONV; doubled after each POOL.
         fc_width: size of each FC.
         dropout: the probability of DROPOUT.
+        optional: with the items that have a ``?``.
     """
     layers: list[nn.Module] = []
     height, width_px = (image_size, image_size) if isinstance(image_size, int) else image_size
@@ -94,7 +99,7 @@ def stack(
         layers.append(nn.Flatten())
         return channels * height * width_px
 
-    for kind in parse(pattern):
+    for kind in parse(pattern, optional):
         if kind in ("CONV", "POOL") and features:
             raise ConfigError(f"stack: {kind} after FC in {pattern!r}; put all FC at the end")
         if kind == "CONV":

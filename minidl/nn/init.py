@@ -1,17 +1,62 @@
 """Initial values of parameters, with torch's names; each function fills its tensor in place and returns it.
 
-Random numbers come from ``generator``, by default the one that ``minidl.manual_seed`` sets.
+Random numbers come from ``generator``, by default the one that ``minidl.manual_seed`` sets.  Inside ``skip_init()`` and
+``shape_only()`` the functions leave their tensor as it is, and draw nothing.
 """
 from __future__ import annotations
 
+import functools
 import math
-from typing import Any
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any, ParamSpec, TypeVar
 
+from minidl import config
 from minidl.autograd import no_grad
 from minidl.backend import rng
 from minidl.errors import ConfigError, ShapeError
 from minidl.ops.elementwise import where
 from minidl.tensor import Tensor
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def skip_init() -> AbstractContextManager[None]:
+    """Build layers without initial values: their parameters hold whatever was in memory, and no random numbers are drawn.
+
+    For nets whose values are loaded, or set by the net's own rule, right afterwards::
+
+        with nn.init.skip_init():
+            model = models.create("vgg16")
+        model.load_state_dict(state)
+    """
+    return config.initialisation("skip" if config.initialisation.get() == "draw" else config.initialisation.get())
+
+
+def shape_only() -> AbstractContextManager[None]:
+    """Build layers whose parameters have a shape and a dtype but no memory: zeros that cannot be written.
+
+    A net of any size takes no time and no space, to count its parameters or to learn its output's shape::
+
+        with nn.init.shape_only():
+            model = models.create("vit_h_14")
+        sum(p.numel() for p in model.parameters())            # 632,045,800
+        model.eval()(minidl.zeros(0, 3, 224, 224)).shape      # (0, 1000): a batch of no images costs nothing
+    """
+    return config.initialisation("shapes")
+
+
+def _initialiser(fill: Callable[P, T]) -> Callable[P, T]:
+    """Make ``fill(tensor, ...)`` return its tensor untouched where initial values are not wanted."""
+
+    @functools.wraps(fill)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> T:
+        if config.initialisation.get() != "draw":
+            return args[0] if args else kwargs["tensor"]  # type: ignore[return-value]
+        return fill(*args, **kwargs)
+
+    return wrapped
 
 
 def _fill(tensor: Tensor, array: Any) -> Tensor:
@@ -54,16 +99,19 @@ def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
     )
 
 
+@_initialiser
 def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0, generator: Any = None) -> Tensor:
     """Uniform between ``a`` and ``b``."""
     return _fill(tensor, _generator(generator).uniform(tensor.shape, a, b, tensor.dtype))
 
 
+@_initialiser
 def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, generator: Any = None) -> Tensor:
     """Normal with the given mean and standard deviation."""
     return _fill(tensor, _generator(generator).normal(tensor.shape, mean, std, tensor.dtype))
 
 
+@_initialiser
 def trunc_normal_(
     tensor: Tensor, mean: float = 0.0, std: float = 1.0, a: float = -2.0, b: float = 2.0, generator: Any = None
 ) -> Tensor:
@@ -91,6 +139,7 @@ def trunc_normal_(
         return tensor.copy_(values)
 
 
+@_initialiser
 def constant_(tensor: Tensor, val: float) -> Tensor:
     """Every value ``val``."""
     with no_grad():
@@ -107,6 +156,7 @@ def zeros_(tensor: Tensor) -> Tensor:
     return constant_(tensor, 0.0)
 
 
+@_initialiser
 def eye_(tensor: Tensor) -> Tensor:
     """The identity matrix, cut or padded with zeros to the tensor's two axes."""
     if tensor.ndim != 2:
@@ -118,6 +168,7 @@ def eye_(tensor: Tensor) -> Tensor:
     return tensor
 
 
+@_initialiser
 def dirac_(tensor: Tensor, groups: int = 1) -> Tensor:
     """Convolution weights (O, I, ...) that pass their input through: 1 at the kernel's centre where out = in channel."""
     if not 3 <= tensor.ndim <= 5:
@@ -184,6 +235,7 @@ def kaiming_normal_(
     return normal_(tensor, 0.0, _kaiming_std(tensor, a, mode, nonlinearity), generator)
 
 
+@_initialiser
 def orthogonal_(tensor: Tensor, gain: float = 1.0, generator: Any = None) -> Tensor:
     """A (semi-)orthogonal matrix times ``gain`` (Saxe et al. 2013), uniformly distributed; further axes count as columns.
 

@@ -1,6 +1,7 @@
 """Parameter and Buffer: tensors that a Module registers when they are assigned to one of its attributes."""
 from __future__ import annotations
 
+from minidl import config
 from minidl.autograd.node import Leaf
 from minidl.errors import DTypeError
 from minidl.tensor import Tensor
@@ -9,7 +10,7 @@ from minidl.tensor import Tensor
 class Parameter(Tensor):
     """A tensor that is trained: a leaf with ``requires_grad`` set, found by ``Module.parameters()``.
 
-    It shares the memory of ``data`` and leaves its graph.
+    It shares the memory of ``data`` (but not in an ``nn.init.shape_only()`` block) and leaves its graph.
 
     Raises:
         DTypeError: integer or bool data with ``requires_grad``.
@@ -24,7 +25,10 @@ class Parameter(Tensor):
                 f"Parameter: found {data.dtype}; only floating-point tensors have gradients, "
                 "convert with .float() or pass requires_grad=False"
             )
-        super().__init__(data.data, data.F, Leaf(data.F, data.shape) if requires_grad else None)
+        array = data.data
+        if config.initialisation.get() == "shapes":  # one zero, repeated by strides of 0: any shape in four bytes
+            array = data.F.broadcast_to(data.F.zeros((), data.dtype), shape=data.shape)
+        super().__init__(array, data.F, Leaf(data.F, data.shape) if requires_grad else None)
 
     def __repr__(self) -> str:
         return "Parameter containing:\n" + super().__repr__()

@@ -1,0 +1,100 @@
+"""Published weights as facts, and weight files into nets."""
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from minidl.errors import CheckpointError
+from minidl.nn.module import Module
+
+#: Mean and standard deviation of ImageNet's training images, by which everybody normalises.
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """One set of published weights.  minidl does not download it: give the file to ``models.create(name, weights=FILE)``.
+
+    Args:
+        url: where it is published; the last part of its name is the beginning of its SHA-256.
+        top1, top5: accuracy on ImageNet's validation images, one centre crop, in percent, as the publisher reports.
+        source: who published it.
+        licence: under which the publisher gives it away.
+        resize, crop: the shorter side is resized to ``resize`` pixels, the middle ``crop`` x ``crop`` are used.
+    """
+
+    url: str
+    top1: float
+    top5: float
+    source: str = "torchvision"
+    licence: str = "BSD-3-Clause"
+    resize: int = 256
+    crop: int = 224
+
+    @property
+    def sha256_prefix(self) -> str:
+        """The first digits of the file's SHA-256: ``resnet18-f37072fd.pth`` begins with f37072fd."""
+        return Path(self.url).stem.rpartition("-")[2]
+
+    @property
+    def preprocessing(self) -> list[dict[str, Any]]:
+        """What an image goes through before these weights, for ``minidl.data.transforms.from_config``."""
+        return [
+            {"name": "Resize", "size": self.resize},
+            {"name": "CenterCrop", "size": self.crop},
+            {"name": "ToFloat"},
+            {"name": "Normalize", "mean": list(MEAN), "std": list(STD)},
+        ]
+
+
+def torchvision(file: str, top1: float, top5: float, **options: Any) -> tuple[Weights]:
+    """Weights that torchvision publishes."""
+    return (Weights(f"https://download.pytorch.org/models/{file}.pth", top1, top5, **options),)
+
+
+def read_weights(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The arrays of a weight file by name; safetensors, or anything that ``torch.save`` wrote.
+
+    Raises:
+        CheckpointError: a missing, damaged or hostile file.
+    """
+    if Path(path).suffix == ".safetensors":
+        from minidl.io.safetensors import load_file
+
+        return load_file(path)[0]
+    from minidl.io.torch_import import load_pth
+
+    return load_pth(path)[0]
+
+
+def resized_head(model: Module, state: dict[str, Any]) -> int | None:
+    """How many classes ``state`` has, if that alone makes it differ from ``model`` in its last layer; else None."""
+    weights = [name for name, tensor in model.state_dict().items() if tensor.ndim > 1]
+    if not weights or weights[-1] not in state:
+        return None
+    wanted, found = model.state_dict()[weights[-1]].shape, tuple(state[weights[-1]].shape)
+    return found[0] if found[1:] == wanted[1:] and found[0] != wanted[0] else None
+
+
+def load_weights(
+    model: Module, state: dict[str, Any], where: str, fitting: Callable[[dict[str, Any]], list[str]] | None = None
+) -> None:
+    """Load ``state`` into ``model``, adapted by the net's own ``adapt_state_dict`` where it has one.
+
+    Args:
+        where: the file, for the message.
+        fitting: finds the nets that a state dict fits, for the message.
+
+    Raises:
+        CheckpointError: the names and shapes that do not fit, and the nets that would.
+    """
+    adapt = getattr(model, "adapt_state_dict", None)
+    try:
+        model.load_state_dict(state if adapt is None else adapt(state))
+    except CheckpointError as error:
+        better = fitting(state) if fitting else []
+        hint = f"\n  these weights fit {', '.join(better)}" if better else ""
+        raise CheckpointError(f"{where}: {error}{hint}") from None
