@@ -67,7 +67,7 @@ def test_every_model_runs_learns_and_loads(name):
 def test_create_errors():
     with pytest.raises(ConfigError, match="no model 'resnet21'; did you mean .*'resnet20'"):
         models.create("resnet21")
-    with pytest.raises(ConfigError, match="no model 'xyz'; known: convnetjs, lenet5"):
+    with pytest.raises(ConfigError, match="no model 'xyz'; known: .*convnetjs, lenet5"):
         models.create("xyz")
     with pytest.raises(ConfigError, match="model mlp: no option 'depth'; it takes: image_size, hidden, dropout"):
         models.create("mlp", depth=3)
@@ -76,7 +76,8 @@ def test_create_errors():
 
 
 def test_list_and_options():
-    assert models.list_models("plain*") == ["plain110", "plain20", "plain32", "plain44", "plain56"]
+    assert {"plain110", "plain20", "plain32", "plain44", "plain56"} <= set(models.list_models("plain*"))
+    assert models.list_models("plain5*") == ["plain56"] and models.list_models("no such*") == []
     mlp = models.create("mlp", in_channels=1, image_size=28, hidden=(256, 128), dropout=0.5)
     assert mlp(minidl.ones(1, 1, 28, 28)).shape == (1, 10)
     mlp = models.create("mlp", in_channels=1, image_size=(28, 28), hidden=(256, 128))
@@ -147,7 +148,6 @@ def test_parse(pattern, layers):
     ("(CONV-RELU", r"'\(' is not closed"),
     ("(CONV]", r"'\(' is not closed"),
     ("CONV*x", "expected a number of times"),
-    ("CONV-POOL?", "write POOL or leave it out"),
     ("CONV CONV", "did not expect 'CONV'"),
     ("FC-CONV", "CONV after FC"),
     ("[CONV-POOL]*6", "too many POOL"),
