@@ -22,13 +22,17 @@ from minidl.errors import ConfigError, DataError, MinidlError
 from minidl.train.config import AUGMENTS, OPTIMIZERS, RECIPES, SCHEDULES
 
 
+LONGEST = 600  # characters of an error that are printed; a state dict can have thousands of wrong names
+
+
 class _Failure(click.ClickException):
     """One line on stderr, then exit."""
 
     exit_code = 2
 
     def __init__(self, message: str) -> None:
-        super().__init__(" ".join(message.split()))
+        line = " ".join(message.split())
+        super().__init__(line if len(line) <= LONGEST else f"{line[:LONGEST]} ... (all of it: set MINIDL_DEBUG=1)")
 
 
 class _Interrupted(_Failure):

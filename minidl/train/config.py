@@ -54,7 +54,7 @@ class TrainConfig:
     batch_size: int = 64
     limit: int | None = None
     optimizer: str = "sgd"
-    lr: float = 0.3
+    lr: float = 0.1
     momentum: float = 0.9
     nesterov: bool = True
     weight_decay: float = 5e-4

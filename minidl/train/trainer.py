@@ -234,8 +234,7 @@ class Trainer:
                 stop=lambda: self._signal is not None,
             )
         if test is not None and not math.isfinite(test.loss):
-            bad = numerics.first_bad(self.model.named_buffers())
-            where = f"the buffer {bad} is not finite" if bad else "every weight is finite: check the test images"
+            where = "every weight is finite: check the test images"
             raise NumericsError(f"step {self.step}: the test loss is {test.loss}; {where}{self._last_good()}")
         return test
 
@@ -369,10 +368,10 @@ class Trainer:
                 signal.signal(number, handler)
 
     def _check_weights(self) -> None:
-        bad = numerics.first_bad(self.model.named_parameters())
+        bad = numerics.first_bad(self.model.state_dict().items())
         if bad is not None:
             raise NumericsError(
-                f"step {self.step}: the update made the parameter {bad} NaN or infinite; lower the learning rate "
+                f"step {self.step}: {bad} has become NaN or infinite; lower the learning rate "
                 f"(now {self.lr:.3g}) or clip the gradients{self._last_good()}"
             )
 

@@ -13,20 +13,7 @@ from minidl.io import checkpoint
 from minidl.train.log import read_metrics
 
 OPTIONS = (
-    "--limit",
-    "256",
-    "--batch-size",
-    "8",
-    "--epochs",
-    "3",
-    "--checkpoint-steps",
-    "3",
-    "--threads",
-    "1",
-    "--seed",
-    "3",
-    "--ema",
-    "0.9",
+    "--limit 192 --batch-size 8 --epochs 2 --checkpoint-steps 4 --threads 1 --seed 3 --ema 0.9 --augment strong".split()
 )
 
 
