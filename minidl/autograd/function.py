@@ -252,12 +252,14 @@ class Binary(Function, abstract=True):
 
     __slots__ = ()
     inputs = ("a", "b")
+    # thin(a, b, y, ea, eb): what is kept when one of the two edges is None; unset, the same as when neither is.
+    thin: Callable[..., tuple[Any, ...]] | None = None
 
     @classmethod
     def specialise(cls, verb: str) -> Callable[..., Any]:
         keeps = cls.keeps
         keep_a, keep_b, keep_y = 0 in keeps, 1 in keeps, -1 in keeps
-        keeps_none = not keeps
+        keeps_none, thin = not keeps, cls.thin
         Broadcast = type(cls.__name__, (_Broadcast, cls), {"__slots__": ("shapes",), "__doc__": cls.__doc__}, abstract=True)
 
         def apply(a: Any, b: Any) -> Tensor:
@@ -285,6 +287,8 @@ class Binary(Function, abstract=True):
                 return Tensor(y, F)
             if keeps_none:
                 saved: tuple[Any, ...] = ()
+            elif thin is not None and (ea is None or eb is None):
+                saved = thin(x, z, y, ea, eb)
             elif keep_y:
                 saved = tuple([y if k < 0 else (x, z)[k] for k in keeps])
             else:

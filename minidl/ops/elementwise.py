@@ -34,6 +34,10 @@ class Mul(Binary, verb="mul"):
     """a * b."""
     __slots__ = ()
 
+    @staticmethod
+    def thin(a, b, y, ea, eb):                       # each is kept for the other's gradient
+        return a if ea is None else None, b if eb is None else None
+
     def backward(self, F, gy, a, b):
         return self.needs[0] and F.mul(gy, b), self.needs[1] and F.mul(gy, a)
 
@@ -41,6 +45,10 @@ class Mul(Binary, verb="mul"):
 class Div(Binary, verb="div"):
     """a / b; integers are divided in float32."""
     __slots__ = ()
+
+    @staticmethod
+    def thin(a, b, y, ea, eb):                       # y is for b's gradient alone
+        return b, y if ea is None else None
 
     def backward(self, F, gy, b, y):
         ga = F.div(gy, b)
@@ -68,7 +76,7 @@ class Maximum(Binary, verb="maximum"):
     __slots__ = ()
 
     def backward(self, F, gy, a, b):
-        return _split(F, gy, F.gt(a, b), F.eq(a, b))
+        return _split(F, gy, F.lt(a, b), F.gt(a, b), F.eq(a, b))
 
 
 class Minimum(Binary, verb="minimum"):
@@ -76,12 +84,12 @@ class Minimum(Binary, verb="minimum"):
     __slots__ = ()
 
     def backward(self, F, gy, a, b):
-        return _split(F, gy, F.lt(a, b), F.eq(a, b))
+        return _split(F, gy, F.gt(a, b), F.lt(a, b), F.eq(a, b))
 
 
-def _split(F, gy, a_wins, tie):
-    half = F.where(tie, F.mul(gy, 0.5), F.zeros_like(gy))
-    return F.where(a_wins, gy, half), F.where(F.logical_or(a_wins, tie), half, gy)
+def _split(F, gy, a_loses, b_loses, tie):
+    half = F.mul(gy, 0.5)
+    return tuple(F.where(tie, half, F.masked_fill(gy, loses, value=0.0)) for loses in (a_loses, b_loses))
 
 
 class Fmod(Binary, verb="fmod"):

@@ -171,4 +171,4 @@ def close(a, b):
 
 
 TestEngine = Engine.TestCase
-TestEngine.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
+TestEngine.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)
