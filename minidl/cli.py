@@ -21,7 +21,6 @@ import minidl
 from minidl.errors import ConfigError, DataError, MinidlError
 from minidl.train.config import AUGMENTS, OPTIMIZERS, RECIPES, SCHEDULES
 
-
 LONGEST = 600  # characters of an error that are printed; a state dict can have thousands of wrong names
 
 
