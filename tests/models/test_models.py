@@ -67,7 +67,7 @@ def test_every_model_runs_learns_and_loads(name):
 def test_create_errors():
     with pytest.raises(ConfigError, match="no model 'resnet21'; did you mean .*'resnet20'"):
         models.create("resnet21")
-    with pytest.raises(ConfigError, match="no model 'xyz'; known: .*convnetjs, lenet5"):
+    with pytest.raises(ConfigError, match="no model 'xyz'"):
         models.create("xyz")
     with pytest.raises(ConfigError, match="model mlp: no option 'depth'; it takes: image_size, hidden, dropout"):
         models.create("mlp", depth=3)
