@@ -68,15 +68,24 @@ def line(result: Result) -> str:
     if result.ratio:
         text += f"  ratio {result.ratio.median:.2f} ({result.ratio.low:.2f}-{result.ratio.high:.2f})"
         if result.target is not None:
-            text += f"  target {result.target:g} {'met' if result.ratio.median <= result.target else 'MISSED'}"
+            text += f"  target {result.target:g} {verdict(result.ratio, result.target)}"
     return text
+
+
+def verdict(ratio: Timing, target: float) -> str:
+    """Half of all rounds lie between the quartiles; a target among them is neither met nor missed."""
+    return "met" if ratio.high <= target else "MISSED" if ratio.low > target else "unsure: too noisy"
 
 
 def describe(facts: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
-    text = f"{facts['processor']}, {facts['cores']} cores, load {facts['load_before']:.1f}; {versions}, {facts['blas']}"
+    text = f"{facts['processor']}, {facts['cores']} cores; {versions}, {facts['blas']}"
     if facts["unset"]:
         text += f"\nunset for the run, since they slow OpenBLAS down: {', '.join(facts['unset'])}"
+    if facts["load_before"] and facts["load_before"] > facts["cores"] / 4:
+        text += (
+            f"\nother programs keep this machine busy (load {facts['load_before']:.1f}): the figures below are rough"
+        )
     return text + "\nmedian (quartiles) for one call; the ratio is the median of the ratios within each round\n"
 
 

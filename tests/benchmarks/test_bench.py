@@ -11,6 +11,7 @@ import time
 import pytest
 
 from benchmarks import bench
+from benchmarks.__main__ import verdict
 from benchmarks.bench import Case, Result, Timing, measure
 from benchmarks.compare import compare
 from tests.sources import ROOT
@@ -119,6 +120,14 @@ def test_compare_flags_what_got_worse(tmp_path) -> None:
     said = {line.split()[0]: line.split()[-1] for line in lines[1:]}
     assert said == {"a": "worse", "b": "better", "c": "same", "d": "unsure", "e": "missing", "f": "new"}
     assert bad == 2
+
+
+@pytest.mark.parametrize(
+    ("low", "median", "high", "said"),
+    [(0.4, 0.5, 0.6, "met"), (0.7, 0.75, 0.9, "unsure"), (0.7, 0.82, 0.9, "unsure"), (0.9, 1.0, 1.1, "MISSED")],
+)
+def test_a_target_within_the_noise_is_neither_met_nor_missed(low, median, high, said) -> None:
+    assert verdict(Timing(median, low, high, low), target=0.8).startswith(said)
 
 
 def command(*arguments: str) -> subprocess.CompletedProcess:
