@@ -50,7 +50,7 @@ def batch_norm(input: Tensor, running_mean: Tensor | None, running_var: Tensor |
     y, mean, invstd = tensors.batch_norm(input, weight, bias, eps=eps)
     if running_mean is not None and running_var is not None and m:
         with no_grad():
-            var = invstd.pow(-2) - eps
+            var = (invstd.pow(-2) - eps).clamp(min=0.0)          # rounding may leave a little less than nothing
             if unbiased:
                 var = var * (m / (m - 1))
             for running, new in ((running_mean, mean), (running_var, var)):
