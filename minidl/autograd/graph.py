@@ -12,7 +12,7 @@ from minidl.tensor import Tensor
 
 def _collect(root: Any) -> list[Any]:
     """All edges below ``root``, newest first, leaves last."""
-    seen = {root}
+    seen = {root: None}                              # a dict, for its order: leaves come as they were found
     stack = [root]
     while stack:
         node = stack.pop()
@@ -21,7 +21,7 @@ def _collect(root: Any) -> list[Any]:
                              "retain_graph=True")
         for edge in node.needs if node.seq else ():
             if edge is not None and edge not in seen:
-                seen.add(edge)
+                seen[edge] = None
                 stack.append(edge)
     return sorted(seen, key=lambda e: e.seq or 1)
 
