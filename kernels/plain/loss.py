@@ -11,8 +11,10 @@ from minidl.kernels.plain.softmax import shifted
 from minidl.kernels.registry import plain
 
 
-def _targets(xp: Any, name: str, labels: Array, classes: int, ignore_index: int) -> tuple[Array, Array]:
-    """Which samples count, and their labels with 0 in place of the ignored ones."""
+def _targets(xp: Any, name: str, labels: Array, classes: int, ignore_index: int) -> tuple[Array | None, Array]:
+    """Which samples count (None: all do), and their labels with 0 in place of the ignored ones."""
+    if not 0 <= ignore_index < classes and labels.size and labels.min() >= 0 and labels.max() < classes:
+        return None, labels
     counted = labels != ignore_index
     outside = counted & ((labels < 0) | (labels >= classes))
     if outside.any():
@@ -24,9 +26,11 @@ def _targets(xp: Any, name: str, labels: Array, classes: int, ignore_index: int)
     return counted, xp.where(counted, labels, 0)
 
 
-def _sample_weights(xp: Any, counted: Array, targets: Array, weight: Array | None, dtype: Any) -> Array:
+def _sample_weights(xp: Any, counted: Array | None, targets: Array, weight: Array | None, dtype: Any) -> Array:
     if weight is None:
-        return counted.astype(dtype)
+        return xp.ones(len(targets), dtype) if counted is None else counted.astype(dtype)
+    if counted is None:
+        return weight[targets].astype(dtype)
     return xp.where(counted, weight[targets].astype(dtype), dtype.type(0))
 
 
@@ -40,7 +44,9 @@ def softmax_cross_entropy(
     dtype = below.dtype
     log_sum = xp.log(xp.exp(below).sum(axis=1))
     sample_weights = _sample_weights(xp, counted, targets, weight, dtype)
-    losses = (log_sum - below[xp.arange(m), targets]) * sample_weights
+    losses = log_sum - below[xp.arange(m), targets]
+    if weight is not None or counted is not None:
+        losses *= sample_weights
     if label_smoothing:
         losses *= dtype.type(1 - label_smoothing)
         if weight is None:
@@ -49,7 +55,8 @@ def softmax_cross_entropy(
             weights = weight.astype(dtype, copy=False)
             everywhere = weights.sum() * log_sum - below @ weights
         losses += everywhere * dtype.type(label_smoothing / classes)
-    losses = xp.where(counted, losses, dtype.type(0))  # an ignored sample's loss is 0 even where its logits are not finite
+    if counted is not None:
+        losses = xp.where(counted, losses, dtype.type(0))  # an ignored sample's loss is 0 even where its logits are not finite
     return losses.astype(logits.dtype, copy=False), sample_weights.astype(logits.dtype, copy=False)
 
 
@@ -61,17 +68,22 @@ def softmax_cross_entropy_grad(
     counted, targets = _targets(xp, "cross_entropy", labels, classes, ignore_index)
     gx = shifted(xp, logits, 1)
     dtype = gx.dtype
-    sharp = _sample_weights(xp, counted, targets, weight, dtype) * dtype.type(1 - label_smoothing)
-    smooth = xp.zeros(1, dtype) if not label_smoothing else (
-        xp.full(classes, label_smoothing / classes, dtype) if weight is None
-        else weight.astype(dtype) * dtype.type(label_smoothing / classes)
-    )
     xp.exp(gx, out=gx)
-    gx *= ((sharp + smooth.sum()) / gx.sum(axis=1))[:, None]
-    gx -= smooth
-    gx[xp.arange(m), targets] -= sharp
+    total = gx.sum(axis=1, keepdims=True)
+    if counted is None and weight is None and not label_smoothing:  # the usual case: softmax - onehot
+        gx /= total
+        gx[xp.arange(m), targets] -= 1
+    else:
+        sharp = _sample_weights(xp, counted, targets, weight, dtype) * dtype.type(1 - label_smoothing)
+        smooth = xp.full(classes, label_smoothing / classes, dtype)
+        if weight is not None:
+            smooth *= weight.astype(dtype, copy=False)
+        gx *= (sharp + smooth.sum())[:, None] / total
+        gx -= smooth
+        gx[xp.arange(m), targets] -= sharp
     gx *= g.astype(dtype, copy=False)[:, None]
-    gx[~counted] = 0
+    if counted is not None:
+        gx[~counted] = 0
     return gx.astype(logits.dtype, copy=False)
 
 
@@ -80,7 +92,9 @@ def nll_loss(xp: Any, logp: Array, labels: Array, weight: Array | None, ignore_i
     m, classes = logp.shape
     counted, targets = _targets(xp, "nll_loss", labels, classes, ignore_index)
     sample_weights = _sample_weights(xp, counted, targets, weight, logp.dtype)
-    losses = xp.where(counted, -sample_weights * logp[xp.arange(m), targets], logp.dtype.type(0))
+    losses = -sample_weights * logp[xp.arange(m), targets]
+    if counted is not None:
+        losses = xp.where(counted, losses, logp.dtype.type(0))
     return losses, sample_weights
 
 
@@ -91,5 +105,6 @@ def nll_loss_grad(
     counted, targets = _targets(xp, "nll_loss", labels, num_classes, ignore_index)
     gx = xp.zeros((len(labels), num_classes), g.dtype)
     gx[xp.arange(len(labels)), targets] = -g * _sample_weights(xp, counted, targets, weight, g.dtype)
-    gx[~counted] = 0
+    if counted is not None:
+        gx[~counted] = 0
     return gx
