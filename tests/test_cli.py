@@ -92,7 +92,7 @@ def test_unknown_options_commands_and_choices():
     (("--data", "cifar11"), "no data set is called 'cifar11'"),
     (("--data", "folder:/nowhere"), "/nowhere is not a folder"),
     (("--model-option", "depth"), "expected KEY=VALUE"),
-    (("--model-option", "colour=3"), "colour"),
+    (("--model-option", "colour=3", "--limit", "64"), "colour"),
     (("--device", "tpu"), "device 'tpu'"),
     (("--resume", "nowhere"), "nowhere is not a run folder"),
     (("--resume", ".", "--lr", "0.1"), "--lr cannot be given with --resume"),
