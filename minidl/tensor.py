@@ -221,6 +221,8 @@ class Tensor:
     def __dlpack__(self, **options: Any) -> Any:
         if self.edge is not None:
             raise GraphError("__dlpack__: this tensor needs a gradient, which the other library would lose; use .detach()")
+        if any(s < 0 for s in self.data.strides):    # PyTorch aborts the process on these
+            raise BufferError("__dlpack__: this view runs backwards through memory, which DLPack cannot say; use .contiguous()")
         return self.data.__dlpack__(**options)
 
     def __dlpack_device__(self) -> Any:

@@ -1,6 +1,7 @@
 """Making tensors."""
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 from minidl.autograd.function import Function, tensors
@@ -10,7 +11,6 @@ from minidl.backend.rng import Generator, default_generator
 from minidl.config import grad_mode
 from minidl.errors import DTypeError, ShapeError
 from minidl.ops.elementwise import astype
-from minidl.ops.shape import sizes_of
 from minidl.tensor import Tensor
 
 
@@ -24,6 +24,7 @@ def tensor(data: Any, dtype: Any = None, device: Any = None, requires_grad: bool
         DTypeError: data that is not numbers, or ``requires_grad`` of integers.
     """
     F = get_backend(device)
+    dtype = dtype if dtype is None else _dtype("tensor", dtype, F)
     if isinstance(data, Tensor):
         array = F.array(data.data if data.F is F else data.F.to_host(data.data), dtype)
     else:
@@ -37,6 +38,8 @@ def tensor(data: Any, dtype: Any = None, device: Any = None, requires_grad: bool
             array = array.astype(F.float32)
     if array.dtype.kind not in "biuf":
         raise DTypeError(f"tensor: expected numbers, found {array.dtype} from {type(data).__name__}")
+    if not array.dtype.isnative:
+        array = array.astype(array.dtype.newbyteorder("="))
     return _leaf(array, F, requires_grad, "tensor")
 
 
@@ -45,6 +48,19 @@ def _with_plain_tensors(data: Any) -> Any:
     if isinstance(data, (list, tuple)):
         return [_with_plain_tensors(d) for d in data]
     return data.tolist() if isinstance(data, Tensor) else data
+
+
+def _dtype(name: str, dtype: Any, F: Any, default: Any = None, also: str = "") -> Any:
+    """``dtype``, however it was named, as the backend's dtype object; ``default`` (float32) for None."""
+    if dtype is None:
+        return F.float32 if default is None else default
+    try:
+        found = F.xp.dtype(dtype)
+    except TypeError:
+        found = None
+    if found is None or found.kind not in "biuf":
+        raise DTypeError(f"{name}: {dtype!r} is no dtype of minidl (minidl.float32, minidl.int64, minidl.bool, ...){also}")
+    return found
 
 
 def _leaf(array: Any, F: Any, requires_grad: bool, name: str) -> Tensor:
@@ -68,44 +84,57 @@ def from_numpy(array: Any) -> Tensor:
     F = get_backend("cpu")
     if not hasattr(array, "__array_interface__") or array.dtype.kind not in "biuf":
         raise DTypeError(f"from_numpy: expected a NumPy array of numbers, found {getattr(array, 'dtype', type(array).__name__)}")
+    if not array.dtype.isnative:
+        raise DTypeError(f"from_numpy: {array.dtype} is in another byte order than this machine's; use minidl.tensor(), "
+                         "which copies")
     return Tensor(F.asarray(array), F)
 
 
 def from_dlpack(other: Any) -> Tensor:
     """A tensor that shares the memory of another library's (PyTorch, CuPy, JAX, ...)."""
-    kind = other.__dlpack_device__()[0]
-    F = get_backend("cpu" if kind in (1, 3) else "cuda")         # 1: CPU, 3: pinned CPU memory
-    return Tensor(F.xp.from_dlpack(other), F)
+    if not hasattr(other, "__dlpack__"):
+        raise TypeError(f"from_dlpack: {type(other).__name__} does not speak DLPack; use minidl.tensor() or minidl.from_numpy()")
+    F = get_backend("cpu" if other.__dlpack_device__()[0] in (1, 3) else "cuda")         # 1: CPU, 3: pinned CPU memory
+    try:
+        array = F.xp.from_dlpack(other)
+    except (RuntimeError, BufferError) as e:
+        kind = getattr(other, "dtype", "array")
+        raise DTypeError(f"from_dlpack: cannot take {type(other).__module__}'s {kind} ({e})") from None
+    return Tensor(array, F)
 
 
 def zeros(*shape: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """Zeros of ``shape``; float32 by default."""
     F = get_backend(device)
-    return _leaf(F.zeros(_checked("zeros", shape), dtype), F, requires_grad, "zeros")
+    return _leaf(F.zeros(_checked("zeros", shape), _dtype("zeros", dtype, F)), F, requires_grad, "zeros")
 
 
 def ones(*shape: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """Ones of ``shape``; float32 by default."""
     F = get_backend(device)
-    return _leaf(F.ones(_checked("ones", shape), dtype), F, requires_grad, "ones")
+    return _leaf(F.ones(_checked("ones", shape), _dtype("ones", dtype, F)), F, requires_grad, "ones")
 
 
 def empty(*shape: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """Memory of ``shape`` with whatever was in it; float32 by default."""
     F = get_backend(device)
-    return _leaf(F.empty(_checked("empty", shape), dtype), F, requires_grad, "empty")
+    return _leaf(F.empty(_checked("empty", shape), _dtype("empty", dtype, F)), F, requires_grad, "empty")
 
 
 def full(shape: Any, fill_value: float, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """``fill_value`` everywhere; float32 for a float, int64 for an integer, bool for a bool."""
     F = get_backend(device)
-    if dtype is None:
-        dtype = F.bool if isinstance(fill_value, bool) else F.int64 if isinstance(fill_value, int) else F.float32
-    return _leaf(F.full(_checked("full", (shape,)), fill_value, dtype), F, requires_grad, "full")
+    default = F.bool if isinstance(fill_value, bool) else F.int64 if isinstance(fill_value, int) else F.float32
+    return _leaf(F.full(_checked("full", (shape,)), fill_value, _dtype("full", dtype, F, default)), F, requires_grad, "full")
 
 
 def _checked(name: str, shape: Any) -> tuple[int, ...]:
-    sizes = sizes_of(shape)
+    if len(shape) == 1 and isinstance(shape[0], (tuple, list)):
+        shape = shape[0]
+    try:
+        sizes = tuple(operator.index(n) for n in shape)
+    except TypeError:
+        raise ShapeError(f"{name}: sizes must be integers, found {shape!r}") from None
     if any(n < 0 for n in sizes):
         raise ShapeError(f"{name}: sizes must be at least 0, found {sizes}")
     return sizes
@@ -131,28 +160,30 @@ def empty_like(x: Tensor, dtype: Any = None, requires_grad: bool = False) -> Ten
     return empty(x.shape, dtype=dtype or x.dtype, device=x.F, requires_grad=requires_grad)
 
 
-def arange(start: float, end: float | None = None, step: float = 1, dtype: Any = None, device: Any = None) -> Tensor:
-    """start, start + step, ... below ``end`` (from 0 with one argument); int64 if all are integers, else float32."""
+def arange(start: float, end: float | None = None, step: float = 1, dtype: Any = None, device: Any = None,
+           requires_grad: bool = False) -> Tensor:
+    """start, start + step, ... before ``end`` (from 0 with one argument); int64 if all are integers, else float32."""
     F = get_backend(device)
     if end is None:
         start, end = 0, start
-    if step == 0:
-        raise ValueError("arange: step must not be 0")
-    if dtype is None:
-        dtype = F.int64 if all(isinstance(v, int) for v in (start, end, step)) else F.float32
-    return Tensor(F.arange(start, end, step, dtype), F)
+    if step == 0 or (end - start) * step < 0:
+        raise ValueError(f"arange: a step of {step} does not lead from {start} to {end}")
+    default = F.int64 if all(isinstance(v, int) for v in (start, end, step)) else F.float32
+    return _leaf(F.arange(start, end, step, _dtype("arange", dtype, F, default)), F, requires_grad, "arange")
 
 
-def linspace(start: float, end: float, steps: int, dtype: Any = None, device: Any = None) -> Tensor:
+def linspace(start: float, end: float, steps: int, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """``steps`` numbers from start to end, both included, equally far apart."""
     F = get_backend(device)
-    return Tensor(F.linspace(start, end, steps, dtype), F)
+    (steps,) = _checked("linspace", (steps,))
+    return _leaf(F.linspace(start, end, steps, _dtype("linspace", dtype, F)), F, requires_grad, "linspace")
 
 
-def eye(n: int, m: int | None = None, dtype: Any = None, device: Any = None) -> Tensor:
+def eye(n: int, m: int | None = None, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """Ones on the diagonal of an (n, m) matrix, zeros elsewhere."""
     F = get_backend(device)
-    return Tensor(F.eye(n, m, dtype), F)
+    n, m = _checked("eye", (n, n if m is None else m))
+    return _leaf(F.eye(n, m, _dtype("eye", dtype, F)), F, requires_grad, "eye")
 
 
 # ---------------------------------------------------------------------------------------------------------------- random
@@ -172,10 +203,14 @@ def randn(*shape: Any, dtype: Any = None, device: Any = None, requires_grad: boo
     return _leaf(F.asarray(drawn), F, requires_grad, "randn")
 
 
-def randint(low: int, high: int, size: Any, device: Any = None, generator: Generator | None = None) -> Tensor:
-    """Random integers, int64, from low to high - 1."""
+def randint(low: int, high: Any, size: Any = None, dtype: Any = None, device: Any = None,
+            generator: Generator | None = None) -> Tensor:
+    """Random integers from low to high - 1, int64 by default; ``randint(high, size)`` starts at 0."""
+    if size is None:
+        low, high, size = 0, low, high
     F = get_backend(device)
-    return Tensor(F.asarray((generator or default_generator).randint(low, high, _checked("randint", (size,)))), F)
+    drawn = (generator or default_generator).randint(low, high, _checked("randint", (size,)))
+    return Tensor(F.asarray(drawn, _dtype("randint", dtype, F, F.int64)), F)
 
 
 def randperm(n: int, device: Any = None, generator: Generator | None = None) -> Tensor:
@@ -234,15 +269,7 @@ def to(x: Tensor, *args: Any, dtype: Any = None, device: Any = None, copy: bool 
             device = f"cuda:{a}"                     # as in PyTorch
         elif a is not None:
             dtype = a
-    if dtype is not None:
-        try:
-            dtype = x.F.xp.dtype(dtype)
-        except TypeError:
-            raise DTypeError(f"to: {dtype!r} is neither a dtype (minidl.float32, minidl.int64, ...) nor a device ('cpu', 'cuda', "
-                             "'cuda:0')") from None
-    y = x
-    if dtype is not None:
-        y = astype(y, dtype)
+    y = x if dtype is None else astype(x, _dtype("to", dtype, x.F, also=", nor a device: 'cpu', 'cuda', 'cuda:0'"))
     if device is not None and (target := get_backend(device)) is not y.F:
         y = tensors.to_device(y, target=target)
     return y.clone() if copy and y is x else y

@@ -7,7 +7,7 @@ from typing import Any
 from minidl.backend.rng import Generator, default_generator
 from minidl.ops import activation, creation, elementwise, index, inplace, matmul, reduce, shape
 from minidl.ops.inplace import in_place
-from minidl.tensor import Tensor
+from minidl.tensor import Tensor, as_operand
 
 e, r, s = elementwise, reduce, shape
 
@@ -26,7 +26,8 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "__mul__": e.mul, "__rmul__": _reflected(e.mul), "__truediv__": e.div, "__rtruediv__": _reflected(e.div),
     "__pow__": e.pow, "__rpow__": _reflected(e.pow), "__mod__": e.remainder, "__rmod__": _reflected(e.remainder),
     "__floordiv__": e.floor_divide, "__rfloordiv__": _reflected(e.floor_divide),
-    "__matmul__": matmul.matmul, "__rmatmul__": _reflected(matmul.matmul),
+    "__matmul__": lambda a, b: matmul.matmul(a, as_operand(b, a, "matmul")),
+    "__rmatmul__": lambda a, b: matmul.matmul(as_operand(b, a, "matmul"), a),
     "__neg__": e.neg, "__pos__": lambda x: x, "__abs__": e.abs, "__invert__": e.bitwise_not,
     "__eq__": _equality(e.eq), "__ne__": _equality(e.ne), "__lt__": e.lt, "__le__": e.le, "__gt__": e.gt, "__ge__": e.ge,
     "__and__": e.bitwise_and, "__rand__": _reflected(e.bitwise_and), "__or__": e.bitwise_or, "__ror__": _reflected(e.bitwise_or),

@@ -11,7 +11,6 @@ from minidl.autograd import node as clock
 from minidl.errors import NumericsError
 from minidl.tensor import Tensor
 
-
 # NumPy warns where a test divides by zero on purpose; pytest shows what minidl hides.
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
 

@@ -242,7 +242,9 @@ def test_what_the_function_used_must_not_change():
         y = checkpoint(function, *args)
         with no_grad():
             changed.mul_(2.0)
-        with pytest.raises(InplaceError, match=r"checkpoint: an array of shape .* that the function used was changed in place"):
+        with pytest.raises(
+            InplaceError, match=r"checkpoint: an array of shape .* that the function used was changed in place"
+        ):
             y.sum().backward()
 
 

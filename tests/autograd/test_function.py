@@ -178,7 +178,9 @@ def test_errors_of_the_class_definition():
 
 def test_a_kept_name_that_nobody_set():
     Mine = make(double, lambda self, F, gy, mask: gy * mask)
-    with pytest.raises(TypeError, match="Mine.backward: 'mask' is neither an input .* nor an attribute .* the inputs are x"):
+    with pytest.raises(
+        TypeError, match="Mine.backward: 'mask' is neither an input .* nor an attribute .* the inputs are x"
+    ):
         Mine.apply(leaf(3))
 
 

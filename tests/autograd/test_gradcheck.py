@@ -32,7 +32,9 @@ WRONG = {
     "constant": lambda F, x: F.add(F.cos(x), 1e-4),
     "zero": lambda F, x: F.mul(F.cos(x), 0.0),
     "nan": lambda F, x: F.mul(F.cos(x), float("nan")),
-    "one element": lambda F, x: F.add(F.cos(x), np.eye(3)[1][None] * [[0.0], [0.5]]) if not isinstance(x, minidl.Tensor) else F.cos(x),
+    "one element": lambda F, x: (
+        F.add(F.cos(x), np.eye(3)[1][None] * [[0.0], [0.5]]) if not isinstance(x, minidl.Tensor) else F.cos(x)
+    ),
 }
 
 

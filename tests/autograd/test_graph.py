@@ -74,7 +74,13 @@ def test_looking_changes_nothing(loss):
 
 def test_a_real_net_with_several_outputs():
     net = nn.Sequential(
-        nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Dropout(0.5), nn.Linear(8, 3)
+        nn.Conv2d(1, 2, 3),
+        nn.BatchNorm2d(2),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Dropout(0.5),
+        nn.Linear(8, 3),
     )
     logits = net(minidl.randn(2, 1, 6, 6))
     values, _ = logits.max(1)

@@ -54,7 +54,10 @@ def augmented(operator):
 
 
 for operator in ("+", "-", "*", "/", "**"):
-    METHODS[operator + "="] = (augmented(operator), METHODS[{"+": "add_", "-": "sub_", "*": "mul_", "/": "div_", "**": "pow_"}[operator]][1])
+    METHODS[operator + "="] = (
+        augmented(operator),
+        METHODS[{"+": "add_", "-": "sub_", "*": "mul_", "/": "div_", "**": "pow_"}[operator]][1],
+    )
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -93,7 +96,8 @@ def test_without_recording_the_memory_stays(name):
 
 
 @pytest.mark.parametrize(
-    ("operator", "name"), [("//", "floor_divide"), ("%", "remainder"), ("&", "bitwise_and"), ("|", "bitwise_or"), ("^", "bitwise_xor")]
+    ("operator", "name"),
+    [("//", "floor_divide"), ("%", "remainder"), ("&", "bitwise_and"), ("|", "bitwise_or"), ("^", "bitwise_xor")],
 )
 def test_integer_operators_change_the_tensor_itself(operator, name):
     t = minidl.tensor([7, 12, -5])
@@ -134,7 +138,11 @@ def test_a_refused_write_writes_nothing():
     x = leaf(3)
     before = x.data.copy()
     y = x * 1.0
-    for bad in (lambda: x.add_(1), lambda: y.add_(minidl.ones(2, 3, dtype=minidl.float64)), lambda: y.__setitem__(0, leaf(2))):
+    for bad in (
+        lambda: x.add_(1),
+        lambda: y.add_(minidl.ones(2, 3, dtype=minidl.float64)),
+        lambda: y.__setitem__(0, leaf(2)),
+    ):
         with pytest.raises((InplaceError, ShapeError)):
             bad()
     assert np.array_equal(x.data, before) and np.array_equal(y.data, before)
@@ -201,7 +209,9 @@ def test_a_saved_input_overwritten():
     y = x * 2
     z = y * y
     y.add_(1.0)
-    with pytest.raises(InplaceError, match=r"Mul: its backward needs an array of shape \(3,\) that was changed in place.*clone\(\)"):
+    with pytest.raises(
+        InplaceError, match=r"Mul: its backward needs an array of shape \(3,\) that was changed in place.*clone\(\)"
+    ):
         z.sum().backward()
 
 

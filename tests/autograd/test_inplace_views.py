@@ -87,7 +87,12 @@ def test_views_made_before_and_after_see_the_write():
     before, sibling = y[:2], y.reshape(2, 2)
     y[1:3].mul_(10.0)
     after = y[:2]
-    for view, expected in ((before, [1, 10, 0, 0]), (after, [1, 10, 0, 0]), (sibling, [1, 10, 10, 1]), (y, [1, 10, 10, 1])):
+    for view, expected in (
+        (before, [1, 10, 0, 0]),
+        (after, [1, 10, 0, 0]),
+        (sibling, [1, 10, 10, 1]),
+        (y, [1, 10, 10, 1]),
+    ):
         (g,) = grad(view.sum(), x, retain_graph=True)
         assert g.tolist() == expected
         np.testing.assert_array_equal(view.data.reshape(-1), (x.data * [1, 10, 10, 1])[: view.numel()])
@@ -186,7 +191,9 @@ def step(draw_view):
     return st.tuples(st.just(draw_view), st.integers(0, 30), st.integers(0, 30), st.integers(0, 11))
 
 
-STEPS = st.lists(st.one_of(*(step(k) for k in ("view", "view", "write", "write", "compute", "detach", "unrecorded"))), max_size=14)
+STEPS = st.lists(
+    st.one_of(*(step(k) for k in ("view", "view", "write", "write", "compute", "detach", "unrecorded"))), max_size=14
+)
 
 
 def some_view(t, k):
