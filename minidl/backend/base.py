@@ -20,7 +20,7 @@ UNARY = {
     "neg": "negative", "exp": "exp", "log": "log", "log1p": "log1p", "expm1": "expm1", "log2": "log2", "log10": "log10",
     "sqrt": "sqrt", "square": "square", "abs": "absolute", "sign": "sign", "sin": "sin", "cos": "cos", "tan": "tan",
     "asin": "arcsin", "acos": "arccos", "atan": "arctan", "sinh": "sinh", "cosh": "cosh", "tanh": "tanh",
-    "floor": "floor", "ceil": "ceil", "round": "rint", "trunc": "trunc",
+    "floor": "floor", "ceil": "ceil", "trunc": "trunc",
     "isnan": "isnan", "isinf": "isinf", "isfinite": "isfinite", "logical_not": "logical_not", "bitwise_not": "invert",
 }
 BINARY = {
@@ -165,12 +165,20 @@ class Backend:
 
     def sigmoid(self, x: Array) -> Array:
         """1 / (1 + exp(-x)), from exp(-|x|) so that nothing overflows."""
-        xp = self.xp
+        xp, x = self.xp, self._floating(x)
         e = self.exp(self.neg(self.abs(x)))
         return self.div(xp.where(x >= 0, self._one(e), e), e + self._one(e))
 
     def erf(self, x: Array) -> Array:
-        return erf(self.xp, x)
+        return erf(self.xp, self._floating(x))
+
+    def round(self, x: Array) -> Array:
+        """To the nearest integer, halves to the even one."""
+        return self.xp.asarray(self.xp.rint(x)) if x.dtype.kind == "f" else self.copy(x)
+
+    def _floating(self, x: Array) -> Array:
+        """Integers and bool in float32, for functions whose values are no integers."""
+        return x if x.dtype.kind == "f" else x.astype(self.float32)
 
     def where(self, cond: Array, a: Array, b: Array) -> Array:
         return self.xp.where(cond, a, b)

@@ -7,7 +7,7 @@ from minidl.autograd.function import Function, Unary, composite
 
 
 class Relu(Unary, verb="relu"):
-    """max(x, 0).  Gradient at 0: 0."""
+    """max(x, 0).  Gradient at 0, and where x is NaN: 0.  (PyTorch lets it pass where x is NaN.)"""
     __slots__ = ()
 
     def backward(self, F, gy, y):

@@ -306,7 +306,7 @@ class _Step(Unary, abstract=True):
 
 
 class Sign(_Step, verb="sign"):
-    """-1, 0 or 1.  Gradient: 0."""
+    """-1, 0 or 1; NaN of NaN (PyTorch: 0).  Gradient: 0."""
     __slots__ = ()
 
 
@@ -392,12 +392,18 @@ class ZerosLike(Function, verb="zeros_like"):
 
 
 # ------------------------------------------------------------------------------------------------------ without gradient
-def _comparison(verb: str) -> Any:
+def _comparison(verb: str, promotes: bool = False) -> Any:
+    """A binary operation without gradient; where its result is no bool, it ``promotes`` as arithmetic does."""
     run = plain(verb)
 
     def compare(a: Any, b: Any) -> Tensor:
         if not isinstance(a, Tensor):
             a = as_operand(a, b, verb)
+        if promotes:
+            b = as_operand(b, a, verb)
+            if a.dtype != b.dtype:
+                dtype = promote(a.F, a.data, b.data)
+                a, b = a.to(dtype), b.to(dtype)
         try:
             return run(a, as_operand(b, a, verb))
         except (ValueError, TypeError) as e:
@@ -409,8 +415,8 @@ def _comparison(verb: str) -> Any:
 
 eq, ne, lt, le, gt, ge = (_comparison(v) for v in ("eq", "ne", "lt", "le", "gt", "ge"))
 logical_and, logical_or, logical_xor = (_comparison(v) for v in ("logical_and", "logical_or", "logical_xor"))
-bitwise_and, bitwise_or, bitwise_xor = (_comparison(v) for v in ("bitwise_and", "bitwise_or", "bitwise_xor"))
-floor_divide = _comparison("floor_divide")
+bitwise_and, bitwise_or, bitwise_xor = (_comparison(v, True) for v in ("bitwise_and", "bitwise_or", "bitwise_xor"))
+floor_divide = _comparison("floor_divide", True)
 logical_not = plain("logical_not")
 isnan, isinf, isfinite = plain("isnan"), plain("isinf"), plain("isfinite")
 
@@ -478,16 +484,21 @@ def masked_fill(x: Tensor, mask: Tensor, value: float) -> Tensor:
     """
     if mask.data.dtype.kind != "b":
         raise DTypeError(f"masked_fill: the mask must be bool, found {mask.dtype}; compare it with something")
+    kind = x.data.dtype.kind
+    if kind in "iu" and not math.isfinite(value):
+        raise DTypeError(f"masked_fill: {value} does not fit a tensor of {x.dtype}; convert it with .float()")
     full = broadcast("masked_fill", mask.shape, x.shape)
     if full != x.shape:
         x = tensors.broadcast_to(x, shape=full)
-    return tensors.masked_fill(x, mask, value=float(value) if x.is_floating_point() else value)
+    return tensors.masked_fill(x, mask, value=float(value) if kind == "f" else int(value) if kind in "iu" else value != 0)
 
 
 def clamp(x: Tensor, min: float | None = None, max: float | None = None) -> Tensor:
     """x limited to min .. max, either of which may be left out."""
     if min is None and max is None:
         raise ValueError("clamp: give min, max or both")
+    if x.data.dtype.kind != "f" and float in (type(min), type(max)):
+        x = x.to(x.F.float32)
     return tensors.clip(x, low=min, high=max)
 
 

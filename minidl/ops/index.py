@@ -133,7 +133,9 @@ def frozen_index(index: Any, F: Any) -> Any:
 
 
 def getitem(x: Tensor, index: Any) -> Tensor:
-    """x[index] as NumPy and PyTorch mean it: integers and slices (a view), None, ..., lists, integer and bool tensors (a copy).
+    """x[index] as NumPy means it: integers and slices (a view), None, ..., lists, integer and bool tensors (a copy).
+
+    PyTorch means the same, but for an integer and a list apart, x[0, :, [1, 2]]: the list's axis comes first here.
 
     Raises:
         IndexError: out of range, or more indices than axes.

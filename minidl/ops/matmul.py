@@ -88,7 +88,7 @@ def _pair(name: str, a: Any, b: Any) -> tuple[Tensor, Tensor]:
 
 
 def matmul(a: Tensor, b: Tensor) -> Tensor:
-    """The matrix product over the last two axes; leading axes broadcast.
+    """The matrix product over the last two axes; leading axes broadcast, and dtypes are promoted (PyTorch refuses unequal ones).
 
     A tensor of one axis is a row on the left and a column on the right, and that axis is dropped from the result.
 

@@ -163,8 +163,15 @@ def var(x: Tensor, dim: Any = None, unbiased: bool = True, keepdim: bool = False
 
 
 def std(x: Tensor, dim: Any = None, unbiased: bool = True, keepdim: bool = False, correction: float | None = None) -> Tensor:
-    """The square root of :func:`var`."""
-    return tensors.sqrt(var(x, dim, unbiased, keepdim, correction))
+    """The square root of :func:`var`.  Gradient where it is 0: 0."""
+    return _root(var(x, dim, unbiased, keepdim, correction), 0.5)
+
+
+def _root(total: Tensor, exponent: float) -> Tensor:
+    """A sum of powers to a power below 1.  Where it is 0 the slope is infinite; the gradient there is 0, as in PyTorch."""
+    zero = tensors.eq(total, 0.0)
+    roots = tensors.pow_scalar(tensors.masked_fill(total, zero, value=1.0), exponent=exponent)
+    return tensors.masked_fill(roots, zero, value=0.0)
 
 
 def amax(x: Tensor, dim: Any = None, keepdim: bool = False) -> Tensor:
@@ -239,13 +246,14 @@ def prod(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
 def cumsum(x: Tensor, dim: int) -> Tensor:
     """The running sum along ``dim``."""
     if not x.ndim:
-        return x.clone()
+        return (x if x.is_floating_point() else x.to(x.F.int64)).clone()
     return tensors.cumsum(x, axis=axis("cumsum", dim, x.ndim))
 
 
 def logsumexp(x: Tensor, dim: Any, keepdim: bool = False) -> Tensor:
-    """log(sum(exp(x))) over axes, without overflow."""
-    _floating("logsumexp", x)
+    """log(sum(exp(x))) over axes, without overflow.  Integers are computed in float32."""
+    if not x.is_floating_point():
+        x = x.to(x.F.float32)
     over = axes("logsumexp", dim, x.ndim)
     top = tensors.amax(x.detach(), axis=over, keepdims=True)
     top = tensors.masked_fill(top, tensors.isinf(top), value=0.0)         # of all -inf the result is -inf, not NaN
@@ -254,11 +262,11 @@ def logsumexp(x: Tensor, dim: Any, keepdim: bool = False) -> Tensor:
 
 
 def norm(x: Tensor, p: float | str = 2, dim: Any = None, keepdim: bool = False) -> Tensor:
-    """The p-norm over axes: (sum |x|^p)^(1/p); p may be ``float("inf")`` or ``"fro"`` (2)."""
+    """The p-norm over axes: (sum |x|^p)^(1/p); p may be ``float("inf")`` or ``"fro"`` (2).  Gradient at 0: 0."""
     _floating("norm", x)
     over = axes("norm", dim, x.ndim)
     if p in ("fro", 2):
-        return tensors.sqrt(tensors.sum(tensors.square(x), axis=over, keepdims=keepdim))
+        return _root(tensors.sum(tensors.square(x), axis=over, keepdims=keepdim), 0.5)
     magnitude = tensors.abs(x)
     if p == 1:
         return tensors.sum(magnitude, axis=over, keepdims=keepdim)
@@ -266,7 +274,7 @@ def norm(x: Tensor, p: float | str = 2, dim: Any = None, keepdim: bool = False) 
         return tensors.amax(magnitude, axis=over, keepdims=keepdim)
     if isinstance(p, str) or p <= 0:
         raise ValueError(f"norm: p must be a positive number, 'fro' or inf, found {p!r}")
-    return tensors.pow_scalar(tensors.sum(tensors.pow_scalar(magnitude, exponent=p), axis=over, keepdims=keepdim), exponent=1 / p)
+    return _root(tensors.sum(tensors.pow_scalar(magnitude, exponent=p), axis=over, keepdims=keepdim), 1 / p)
 
 
 def argsort(x: Tensor, dim: int = -1, descending: bool = False) -> Tensor:

@@ -358,7 +358,7 @@ def chunk(x: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
     if chunks < 1:
         raise ShapeError(f"chunk: needs at least 1 chunk, found {chunks}")
     n = x.shape[axis("chunk", dim, x.ndim)]
-    return split(x, max(-(-n // chunks), 1), dim)
+    return split(x, -(-n // chunks) if n else [0] * chunks, dim)
 
 
 def unbind(x: Tensor, dim: int = 0) -> tuple[Tensor, ...]:

@@ -132,7 +132,7 @@ class Op:
         tolerance: (rtol, atol) that replace the usual ones for a dtype.
         grad, twice: whether it is differentiable once, twice.
         without: properties that it does not have, and why: "empty" (no size-0 sample), "scalar" (no 0-d sample), "half"
-            (PyTorch differs in float16), "dtypes", "integers" (PyTorch differs for such inputs), "devices".
+            (PyTorch differs in float16), "nan", "dtypes", "int64", "bool", ... (PyTorch differs for such inputs), "devices".
         elementwise: every combination of dtypes is compared with PyTorch.
         aliases: other public names of the same function.
     """

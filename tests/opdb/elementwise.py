@@ -65,7 +65,7 @@ UNARY = [
     unary("atan", np.arctan),
     unary("sinh", np.sinh),
     unary("cosh", np.cosh),
-    unary("sign", np.sign, lambda d, *s: d.away(*s)),
+    unary("sign", np.sign, lambda d, *s: d.away(*s), without={"nan": "PyTorch has 0 for the sign of NaN"}),
     unary("floor", np.floor, fraction),
     unary("ceil", np.ceil, fraction),
     unary("round", np.round, fraction),
@@ -231,7 +231,7 @@ SELECTION = [
        _converted, torch=lambda torch: lambda x, dtype: x.to(getattr(torch, dtype.name)), verbs=("astype",), twice=False,
        grad=False, without={"dtypes": "the dtype is the argument"}),
     Op("zeros_like", tensors.zeros_like, lambda d: [Sample(d(2, 3)), Sample(d()), Sample(d(0, 3))], np.zeros_like,
-       torch="zeros_like", verbs=("zeros_like",)),
+       verbs=("zeros_like",)),
 ]
 
 

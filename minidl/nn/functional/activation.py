@@ -3,17 +3,10 @@ from __future__ import annotations
 
 from minidl.autograd.function import tensors
 from minidl.backend.rng import default_generator
-from minidl.errors import ConfigError, DTypeError, ShapeError
+from minidl.errors import ConfigError, ShapeError
+from minidl.nn.functional.checks import floating
 from minidl.ops.axes import axis
 from minidl.tensor import Tensor
-
-
-def _floating(name: str, x: Tensor) -> Tensor:
-    if not isinstance(x, Tensor):
-        raise TypeError(f"{name}: expected a Tensor, found {type(x).__name__}; wrap it in minidl.tensor()")
-    if x.data.dtype.kind != "f":
-        raise DTypeError(f"{name}: needs a floating-point tensor, found {x.dtype}; convert with .float()")
-    return x
 
 
 def _maybe_in_place(x: Tensor, y: Tensor, inplace: bool) -> Tensor:
@@ -28,12 +21,12 @@ def relu(input: Tensor, inplace: bool = False) -> Tensor:
 
 def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
     """x where x > 0, else negative_slope * x.  The gradient at 0 is the slope.  (Maas et al. 2013)"""
-    return _maybe_in_place(input, tensors.leaky_relu(_floating("leaky_relu", input), slope=float(negative_slope)), inplace)
+    return _maybe_in_place(input, tensors.leaky_relu(floating("leaky_relu", input), slope=float(negative_slope)), inplace)
 
 
 def elu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
     """x where x > 0, else alpha * (exp(x) - 1).  (Clevert et al. 2016, arXiv:1511.07289)"""
-    return _maybe_in_place(input, tensors.elu(_floating("elu", input), alpha=float(alpha)), inplace)
+    return _maybe_in_place(input, tensors.elu(floating("elu", input), alpha=float(alpha)), inplace)
 
 
 def gelu(input: Tensor, approximate: str = "none") -> Tensor:
@@ -43,12 +36,12 @@ def gelu(input: Tensor, approximate: str = "none") -> Tensor:
     """
     if approximate not in ("none", "tanh"):
         raise ConfigError(f"gelu: approximate must be 'none' or 'tanh', found {approximate!r}")
-    return tensors.gelu(_floating("gelu", input), approximate=approximate)
+    return tensors.gelu(floating("gelu", input), approximate=approximate)
 
 
 def silu(input: Tensor, inplace: bool = False) -> Tensor:
     """x * sigmoid(x), also called swish.  (Elfwing et al. 2017, arXiv:1702.03118)"""
-    return _maybe_in_place(input, tensors.mul(_floating("silu", input), tensors.sigmoid(input)), inplace)
+    return _maybe_in_place(input, tensors.mul(floating("silu", input), tensors.sigmoid(input)), inplace)
 
 
 def sigmoid(input: Tensor) -> Tensor:
@@ -63,7 +56,7 @@ def tanh(input: Tensor) -> Tensor:
 
 def softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
     """log(1 + exp(beta * x)) / beta; x itself where beta * x > threshold, where they agree."""
-    return tensors.softplus(_floating("softplus", input), beta=float(beta), threshold=float(threshold))
+    return tensors.softplus(floating("softplus", input), beta=float(beta), threshold=float(threshold))
 
 
 def softmax(input: Tensor, dim: int = -1) -> Tensor:
@@ -83,7 +76,7 @@ def log_softmax(input: Tensor, dim: int = -1) -> Tensor:
 
 def _along(verb: str, x: Tensor, dim: int) -> Tensor:
     """A verb that needs an axis; a number counts as a vector of one."""
-    d = axis(verb, dim, _floating(verb, x).ndim)
+    d = axis(verb, dim, floating(verb, x).ndim)
     return getattr(tensors, verb)(x, axis=d) if x.ndim else getattr(tensors, verb)(x.reshape(1), axis=d).reshape(())
 
 
@@ -101,7 +94,7 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool 
     Source: Srivastava et al., "Dropout: a simple way to prevent neural networks from overfitting", 2014.
     """
     _check_p("dropout", p)
-    _floating("dropout", input)
+    floating("dropout", input)
     if not training or p == 0:
         return input
     return _maybe_in_place(input, tensors.dropout(input, p=float(p), key=default_generator.next_key()), inplace)

@@ -6,6 +6,7 @@ import math
 from minidl.autograd.function import tensors
 from minidl.errors import ShapeError
 from minidl.nn.functional.activation import dropout, softmax
+from minidl.nn.functional.checks import floating, same_dtype
 from minidl.nn.functional.linear import linear
 from minidl.ops.creation import ones
 from minidl.ops.elementwise import masked_fill
@@ -28,8 +29,9 @@ def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, attn
         (..., L, V).
 
     Raises:
-        ShapeError: the sizes do not fit.
+        ShapeError: the sizes do not fit.  DTypeError: query, key and value are not floating point of one dtype.
     """
+    same_dtype("scaled_dot_product_attention", floating("scaled_dot_product_attention", query), key, value)
     if query.ndim < 2 or query.shape[-1] != key.shape[-1] or key.shape[-2] != value.shape[-2]:
         raise ShapeError(f"scaled_dot_product_attention: query {query.shape}, key {key.shape}, value {value.shape}: query "
                          "and key must "

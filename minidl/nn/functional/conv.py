@@ -6,6 +6,7 @@ from typing import Any
 from minidl.autograd.function import tensors
 from minidl.config import strict_shapes
 from minidl.errors import ShapeError
+from minidl.nn.functional.checks import same_dtype
 from minidl.ops.geometry import Conv2dGeometry, conv2d_geometry, conv_transpose2d_geometry
 from minidl.tensor import Tensor
 
@@ -34,6 +35,7 @@ def conv2d(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: An
 
     Raises:
         ShapeError: shapes that do not fit; the message says which axis, and what would.
+        DTypeError: input, weight and bias are not of one dtype.
 
     Source: LeCun et al., "Gradient-based learning applied to document recognition", 1998.
 
@@ -47,6 +49,7 @@ def conv2d(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: An
     geom = conv2d_geometry(input.shape, weight.shape, stride, padding, dilation, groups,
                            strict_shapes.get() if strict is None else strict, name)
     _check_bias(name, bias, geom.O)
+    same_dtype(name, input, weight, bias)
     return tensors.conv2d(input, weight, bias, geom=geom)
 
 
@@ -64,7 +67,7 @@ def conv_transpose2d(input: Tensor, weight: Tensor, bias: Tensor | None = None, 
         (N, O, H, W) with H = (h - 1) * stride - 2 * padding + dilation * (kh - 1) + output_padding + 1.
 
     Raises:
-        ShapeError: shapes that do not fit.
+        ShapeError, DTypeError: as :func:`conv2d`.
 
     Source: Dumoulin & Visin, "A guide to convolution arithmetic for deep learning", 2016, arXiv:1603.07285.
     """
@@ -72,6 +75,7 @@ def conv_transpose2d(input: Tensor, weight: Tensor, bias: Tensor | None = None, 
         return conv_transpose2d(input.unsqueeze(0), weight, bias, stride, padding, output_padding, groups, dilation).squeeze(0)
     geom = conv_transpose2d_geometry(input.shape, weight.shape, stride, padding, output_padding, dilation, groups)
     _check_bias("conv_transpose2d", bias, geom.C)
+    same_dtype("conv_transpose2d", input, weight, bias)
     y = tensors.conv2d_input_grad(input, weight, geom=geom)
     return y if bias is None else y + bias.reshape(1, -1, 1, 1)
 

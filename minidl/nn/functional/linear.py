@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from minidl.autograd.function import tensors
 from minidl.errors import DTypeError, ShapeError
+from minidl.nn.functional.checks import same_dtype
 from minidl.ops import index, shape
 from minidl.tensor import Tensor
 
@@ -21,7 +22,7 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         (..., O).
 
     Raises:
-        ShapeError: the sizes do not fit.
+        ShapeError: the sizes do not fit.  DTypeError: the tensors are not of one dtype.
     """
     x, w = input.data.shape, weight.data.shape
     if not x or len(w) != 2 or x[-1] != w[1]:
@@ -29,6 +30,7 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
                          "check in_features, or flatten the input first")
     if bias is not None and bias.data.shape != w[:1]:
         raise ShapeError(f"linear: the bias has shape {bias.shape}; it must be {w[:1]}, one number for each output")
+    same_dtype("linear", input, weight, bias)
     if len(x) == 1:
         return tensors.linear(input.reshape(1, -1), weight, bias).reshape(w[:1])
     return tensors.linear(input, weight, bias)

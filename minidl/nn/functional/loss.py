@@ -5,6 +5,7 @@ import math
 
 from minidl.autograd.function import tensors
 from minidl.errors import ConfigError, DTypeError, GraphError, ShapeError
+from minidl.nn.functional.checks import same_dtype
 from minidl.ops.index import check_range
 from minidl.tensor import Tensor
 
@@ -206,6 +207,7 @@ def multi_margin_loss(input: Tensor, target: Tensor, p: int = 1, margin: float =
         raise ShapeError(f"multi_margin_loss: expected (N, C) or (C,), found shape {input.shape}")
     _labels_fit("multi_margin_loss", input, target)
     _check_weight("multi_margin_loss", input, weight)
+    same_dtype("multi_margin_loss", input, weight)
     check_range("multi_margin_loss: label", target, input.shape[-1])
     scores, labels = _rows(input, target)
     classes = scores.shape[1]

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from minidl.autograd.function import tensors
 from minidl.autograd.grad_mode import no_grad
 from minidl.errors import ShapeError
+from minidl.nn.functional.checks import floating
 from minidl.tensor import Tensor
 
 
 def _check_channels(name: str, x: Tensor, **vectors: Tensor | None) -> None:
+    floating(name, x)
     if x.ndim < 2:
         raise ShapeError(f"{name}: expected (N, C, ...), found shape {x.shape}")
     for which, t in vectors.items():
@@ -72,6 +74,7 @@ def layer_norm(input: Tensor, normalized_shape: Sequence[int], weight: Tensor | 
 
     Source: Ba et al. 2016, arXiv:1607.06450.
     """
+    floating("layer_norm", input)
     shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
     if not shape or input.shape[-len(shape):] != shape:
         raise ShapeError(f"layer_norm: normalized_shape is {shape}, which the input's shape {input.shape} does not end in")

@@ -5,7 +5,8 @@ from typing import Any
 
 from minidl.autograd.function import tensors
 from minidl.config import strict_shapes
-from minidl.errors import DTypeError, ShapeError
+from minidl.errors import ShapeError
+from minidl.nn.functional.checks import floating
 from minidl.ops.creation import tensor
 from minidl.ops.geometry import pool2d_geometry
 from minidl.tensor import Tensor
@@ -59,10 +60,13 @@ def avg_pool2d(input: Tensor, kernel_size: Any, stride: Any = None, padding: Any
     return y.squeeze(0) if input.ndim == 3 else y
 
 
+def _batched(name: str, x: Tensor) -> Tensor:
+    """(C, H, W) as a batch of one."""
+    return x.unsqueeze(0) if floating(name, x).ndim == 3 else x
+
+
 def _prepare(name: str, input: Tensor, kernel_size: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool) -> Any:
-    if not input.is_floating_point():
-        raise DTypeError(f"{name}: needs a floating-point tensor, found {input.dtype}; convert with .float()")
-    x = input.unsqueeze(0) if input.ndim == 3 else input
+    x = _batched(name, input)
     geom = pool2d_geometry(x.shape, kernel_size, stride if stride not in ((), []) else None, padding, dilation, ceil_mode, name)
     if strict_shapes.get() and not ceil_mode:
         for axis, size, k, s, pad, d in (("height", geom.H, geom.kh, geom.stride[0], geom.padding[0], geom.dilation[0]),
@@ -82,14 +86,14 @@ def adaptive_avg_pool2d(input: Tensor, output_size: Any) -> Tensor:
         input: (N, C, H, W) or (C, H, W).
         output_size: int or (h, w); None keeps that axis.
     """
-    x = input.unsqueeze(0) if input.ndim == 3 else input
+    x = _batched("adaptive_avg_pool2d", input)
     y = tensors.adaptive_avg_pool2d(x, out_hw=_output_size("adaptive_avg_pool2d", x, output_size))
     return y.squeeze(0) if input.ndim == 3 else y
 
 
 def adaptive_max_pool2d(input: Tensor, output_size: Any, return_indices: bool = False) -> Any:
     """Maxima over the windows of :func:`adaptive_avg_pool2d`; with their flat indices into H * W if asked for."""
-    x = input.unsqueeze(0) if input.ndim == 3 else input
+    x = _batched("adaptive_max_pool2d", input)
     y, indices = tensors.adaptive_max_pool2d(x, out_hw=_output_size("adaptive_max_pool2d", x, output_size))
     if input.ndim == 3:
         y, indices = y.squeeze(0), indices.squeeze(0)
