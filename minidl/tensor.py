@@ -251,7 +251,7 @@ class Tensor:
     def __iter__(self) -> Iterator[Tensor]:
         if not self.data.ndim:
             raise TypeError("iteration over a 0-d tensor")
-        return iter([self[i] for i in range(len(self.data))])
+        return (self[i] for i in range(len(self.data)))      # one by one: a write refreshes all living views
 
     def __bool__(self) -> bool:
         if self.data.size != 1:

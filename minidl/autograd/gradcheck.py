@@ -115,6 +115,8 @@ def gradgradcheck(function: Callable[..., Any], inputs: Tensor | Sequence[Any], 
 
 
 def _floating_outputs(out: Any) -> list[Tensor]:
+    if not isinstance(out, (Tensor, tuple, list)):
+        raise GradcheckError(f"gradcheck: the function must return a Tensor or several in a tuple, found {type(out).__name__}")
     outs = [out] if isinstance(out, Tensor) else [o for o in out if isinstance(o, Tensor)]
     return [o for o in outs if o.requires_grad]
 

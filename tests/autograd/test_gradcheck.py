@@ -189,6 +189,8 @@ def test_what_it_cannot_check():
         gradcheck(RIGHT, [minidl.ones(2, requires_grad=True)])
     with pytest.raises(GradcheckError, match="no output depends on an input"):
         gradcheck(lambda x: x.detach() * 2, [leaf(2)])
+    with pytest.raises(GradcheckError, match="must return a Tensor or several in a tuple, found dict"):
+        gradcheck(lambda x: {"y": x * 2}, [leaf(2)])
     with pytest.raises(GradcheckError, match="another result each time"):
         gradcheck(lambda x: x * minidl.rand(2, dtype=minidl.float64), [leaf(2)])
 
