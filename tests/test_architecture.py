@@ -56,6 +56,7 @@ OUTSIDE: dict[str, set[str]] = {
     "PIL": {"data", "io", "inspect"},
     "safetensors": {"io"},
     "onnx": {"io"},
+    "onnxruntime": {"io"},
     "sklearn": {"data", "transfer"},
     "click": {"cli"},
     "rich": {"cli", "train"},

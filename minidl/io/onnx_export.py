@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from minidl.config import grad_mode
 from minidl.errors import CheckpointError, ConfigError, GraphError
 from minidl.io import onnx_layers  # noqa: F401  (its rules)
 from minidl.io.atomic import write_atomic
@@ -66,6 +67,28 @@ def export_onnx(
     proto = _model(found, np.dtype(dtype), names, type(model).__name__, metadata or {}, where)
     checker.check_model(proto)
     write_atomic(path, [proto.SerializeToString(deterministic=True)])
+
+
+def difference(
+    model: Any, example_input_shape: Sequence[int], path: str | os.PathLike[str], batch: int = 2
+) -> float | None:
+    """How far the outputs of the ONNX file ``path`` in onnxruntime are from the model's, on the same random numbers.
+
+    The largest absolute difference divided by the largest absolute value of the model's output; None where onnxruntime is
+    not installed.  The model is left in evaluation mode.
+    """
+    try:
+        import onnxruntime
+    except ImportError:
+        return None
+    x = np.random.default_rng(1).standard_normal((batch, *example_input_shape[1:])).astype(np.float32)
+    session = onnxruntime.InferenceSession(os.fspath(path), providers=["CPUExecutionProvider"])
+    found = session.run(None, {"input": x})[0]
+    like = next(iter(model.state_dict().values()))
+    with grad_mode(False):
+        wanted = model.eval()(type(like)(x, like.F))
+    values = (wanted[0] if isinstance(wanted, tuple) else wanted).data
+    return float(np.abs(values - found).max() / max(np.abs(values).max(), np.finfo(np.float32).tiny))
 
 
 def _model(found: Trace, dtype: Any, names: dict[int, str], title: str, metadata: dict[str, str], where: str) -> Any:

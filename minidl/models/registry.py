@@ -10,6 +10,7 @@ from fnmatch import fnmatch
 from typing import Any
 
 from minidl.errors import ConfigError
+from minidl.models.fit import compare
 from minidl.models.weights import Weights, load_weights, read_weights, resized_head
 from minidl.nn import init
 from minidl.nn.module import Module
@@ -143,24 +144,26 @@ def create(
         options.update({} if classes is None else {"num_classes": classes})
     with init.skip_init():
         model = info.build(**options)
-    load_weights(model, state, os.fspath(weights), fitting_models)
+    load_weights(model, state, os.fspath(weights), closest_models)
     return model
 
 
 def fitting_models(state: dict[str, Any]) -> list[str]:
     """The nets whose state dict has the names and shapes of ``state``, another number of classes allowed."""
+    return sorted(name for name, share in closest_models(state) if share == 1)
+
+
+def closest_models(state: dict[str, Any]) -> list[tuple[str, float]]:
+    """All nets with the share of names and shapes in which ``state`` agrees with them, the best first.
+
+    Another number of classes is allowed.  No net takes memory for it.
+    """
     found = []
-    for name, info in sorted(_MODELS.items()):
+    for name, info in _MODELS.items():
         with init.shape_only():
             model = info.build()
             classes = resized_head(model, state)
             if classes is not None:
                 model = info.build(num_classes=classes)
-        wanted = model.state_dict()
-        given = {key: value for key, value in state.items() if key in wanted or not key.endswith("num_batches_tracked")}
-        needed = {key for key in wanted if not key.endswith("num_batches_tracked")}
-        if needed <= given.keys() <= wanted.keys() and all(
-            tuple(value.shape) == wanted[key].shape for key, value in given.items()
-        ):
-            found.append(name)
-    return found
+        found.append((name, compare(model.state_dict(), state).share))
+    return sorted(found, key=lambda pair: (-pair[1], pair[0]))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from minidl.errors import CheckpointError
+from minidl.models.fit import advice, compare
 from minidl.nn.module import Module
 
 #: Mean and standard deviation of ImageNet's training images, by which everybody normalises.
@@ -80,21 +81,24 @@ def resized_head(model: Module, state: dict[str, Any]) -> int | None:
 
 
 def load_weights(
-    model: Module, state: dict[str, Any], where: str, fitting: Callable[[dict[str, Any]], list[str]] | None = None
+    model: Module, state: dict[str, Any], where: str, closest: Callable[[dict[str, Any]], list[tuple[str, float]]] | None = None
 ) -> None:
     """Load ``state`` into ``model``, adapted by the net's own ``adapt_state_dict`` where it has one.
 
     Args:
         where: the file, for the message.
-        fitting: finds the nets that a state dict fits, for the message.
+        closest: finds the nets that a state dict fits best, for the message.
 
     Raises:
-        CheckpointError: the names and shapes that do not fit, and the nets that would.
+        CheckpointError: what is missing, what is too much, what has another shape, and which net fits better.
     """
     adapt = getattr(model, "adapt_state_dict", None)
+    adapted = state if adapt is None else adapt(state)
+    misfit = compare(model.state_dict(), adapted)
+    if misfit:
+        hint = advice(misfit.share, closest(state)) if closest else ""
+        raise CheckpointError(f"{where} does not fit {type(model).__name__}:\n{misfit}" + (f"\n  {hint}" if hint else ""))
     try:
-        model.load_state_dict(state if adapt is None else adapt(state))
+        model.load_state_dict(adapted)
     except CheckpointError as error:
-        better = fitting(state) if fitting else []
-        hint = f"\n  these weights fit {', '.join(better)}" if better else ""
-        raise CheckpointError(f"{where}: {error}{hint}") from None
+        raise CheckpointError(f"{where}: {error}") from None
