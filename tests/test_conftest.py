@@ -39,7 +39,7 @@ def report(tmp_path_factory) -> str:
     (folder / "conftest.py").write_text((ROOT / "tests" / "conftest.py").read_text(encoding="utf-8"))
     (folder / "test_leaky.py").write_text(TESTS)
     (folder / "pytest.ini").write_text("[pytest]\n")
-    env = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
+    env = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "MINIDL_"))}
     command = [sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider", str(folder)]
     return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=120).stdout
 
