@@ -46,7 +46,7 @@ def backward(tensors_: Tensor | Iterable[Tensor], gradients: Any = None, retain_
                 g = _call_hooks(leaf, g, create_graph, F)
             if g.shape != leaf.shape:
                 raise ShapeError(f"backward: a gradient of shape {tuple(g.shape)} arrived at a leaf of shape {leaf.shape}; "
-                                 "the backward of one of its operations is wrong, find it with gradcheck")
+                                 "the backward of one of its operations is wrong (gradcheck finds it), or .data was replaced")
             with _accumulating:
                 if create_graph:
                     leaf.grad = g if leaf.grad is None else leaf.grad + g

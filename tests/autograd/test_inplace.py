@@ -192,6 +192,7 @@ def test_gradients_keep_each_operands_dtype():
     w = leaf(3)
     y = x * 1
     y.mul_(w)
+    y.add_(w)
     assert y.dtype == minidl.float32
     y.sum().backward()
     assert x.grad.dtype == minidl.float32 and w.grad.dtype == minidl.float64
