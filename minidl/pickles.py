@@ -39,7 +39,7 @@ class Machine:
     extra: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, budget: int) -> None:
-        """``budget``: bytes that :meth:`latin1` may make in all, lest a few instructions copy one long text for ever."""
+        """``budget``: how much :meth:`charge` allows in all, lest a few instructions copy one long value again and again."""
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
         self.budget = budget
@@ -142,10 +142,14 @@ class Machine:
 
     def latin1(self, text: str) -> bytes:
         """The bytes that Python 2 wrote, within the budget of copies."""
-        self.budget -= len(text)
-        if self.budget < 0:
-            raise Refused("one text copied again and again")
+        self.charge(len(text))
         return text.encode("latin-1")
+
+    def charge(self, size: int) -> None:
+        """Note that a call copies ``size`` bytes or elements."""
+        self.budget -= size
+        if self.budget < 0:
+            raise Refused("one value copied again and again")
 
     def _pop_mark(self) -> list[Any]:
         """Everything above the topmost mark."""

@@ -63,7 +63,11 @@ def export_onnx(
             found = merge(first, second)
         else:
             found = trace(model, shape, dtype, F)
-    names = {id(tensor.data): name for name, tensor in model.state_dict(keep_vars=True).items()}
+    names = {id(t.data): name for name, t in model.state_dict(keep_vars=True).items()}
+    # Parameters called "input" or "output" must not be taken for the file's own.
+    names = {
+        key: f"/state/{name}" if name.startswith(("input", "output", "/")) else name for key, name in names.items()
+    }
     proto = _model(found, np.dtype(dtype), names, type(model).__name__, metadata or {}, where)
     checker.check_model(proto)
     write_atomic(path, [proto.SerializeToString(deterministic=True)])

@@ -36,7 +36,7 @@ class Graph:
     """Nodes and constants in the order in which they are added."""
 
     def __init__(self, names: dict[int, str]) -> None:
-        """``names``: id of an array -> what to call it (the state dict's names)."""
+        """``names``: id of an array -> what to call it (the state dict's names); names made here begin with a slash."""
         self.nodes: list[Any] = []
         self.initializers: dict[str, Any] = {}
         self._names, self._values, self._kept = names, dict[int, Value](), list[Any]()
@@ -49,7 +49,7 @@ class Graph:
         names = ["" if x is None else x.name if isinstance(x, Value) else x for x in inputs]
         while names and not names[-1]:
             names.pop()
-        outputs = [f"{kind.lower()}_{len(self.nodes)}" + (f"_{i}" if i else "") for i in range(count)]
+        outputs = [f"/{kind.lower()}_{len(self.nodes)}" + (f"_{i}" if i else "") for i in range(count)]
         attributes = {key: value for key, value in attributes.items() if value is not None}
         self.nodes.append(helper.make_node(kind, names, outputs, name=outputs[0], **attributes))
         return outputs[0] if count == 1 else outputs
@@ -57,7 +57,7 @@ class Graph:
     def array(self, array: Any) -> str:
         """A constant that is not part of the model's state."""
         array = np.asarray(array)
-        name = f"constant_{len(self.initializers)}"
+        name = f"/constant_{len(self.initializers)}"
         self.initializers[name] = array
         return name
 
@@ -71,7 +71,7 @@ class Graph:
         if key not in self._values:
             array = constant.array
             if constant.other is None:
-                name = self._names.get(id(array)) or f"constant_{len(self.initializers)}"
+                name = self._names.get(id(array)) or f"/constant_{len(self.initializers)}"
                 self.initializers.setdefault(name, array)
                 self._values[key] = Value(name, array.shape, array.dtype, array)
             else:

@@ -243,7 +243,13 @@ def trace(model: Any, shape: tuple[int, ...], dtype: Any, F: Recorder) -> Trace:
         model.eval()
         for tensor, _ in homes:
             tensor.F = F
-        y = model(tensor_class(array, F))
+        try:
+            y = model(tensor_class(array, F))
+        except DeviceError as error:
+            raise DeviceError(
+                f"ONNX export: {type(model).__name__} uses a tensor that is neither a parameter nor a buffer ({error}); "
+                "make it an nn.Buffer, or create it with device=x.device"
+            ) from error
     outputs = [t for t in (y if isinstance(y, tuple | list) else (y,)) if t is not None]
     if not outputs or not all(isinstance(t, tensor_class) for t in outputs):
         kinds = ", ".join(type(t).__name__ for t in outputs) or "nothing"

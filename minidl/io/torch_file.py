@@ -27,6 +27,7 @@ _LEGACY_START = b"\x8a\x0a" + _LEGACY_MAGIC.to_bytes(10, "little")  # the number
 # Trained weights do not compress, and torch stores them as they are; an archive that grows sixteenfold is a bomb.
 _MOST_INFLATION = 16
 _SMALL = 1 << 20
+_MOST_COPIES = 1 << 26  # elements that calls in a legacy pickle may copy; its length is not known beforehand
 
 _ZIP_DAMAGE = (zipfile.BadZipFile, NotImplementedError, RuntimeError, zlib.error, EOFError, struct.error, OSError)
 
@@ -205,7 +206,7 @@ class _Legacy(TorchFile):
 
     def __init__(self, file: BinaryIO, size: int) -> None:
         self.window = window = _Window(file, size)
-        reader = Reader(4 * size)
+        reader = Reader(min(4 * size, _MOST_COPIES))
         magic, protocol, system = reader.run(window), reader.run(window), reader.run(window)
         if magic != _LEGACY_MAGIC or protocol != _LEGACY_PROTOCOL or not isinstance(system, dict):
             raise ValueError(f"its header says protocol {str(protocol)[:20]}; expected {_LEGACY_PROTOCOL}")

@@ -249,7 +249,19 @@ def _reconstructor(reader: Reader, cls: Any, base: Any, state: Any) -> Any:
 
 def _mapping(reader: Reader, items: Any = ()) -> Mapping:
     pairs = items.items() if isinstance(items, dict) else items
+    reader.charge(len(pairs))
     return Mapping((reader.key(key), value) for key, value in pairs)
+
+
+def _list(reader: Reader, items: Any = ()) -> list[Any]:
+    """A set; its elements are not hashed."""
+    reader.charge(len(items))
+    return list(items)
+
+
+def _size(reader: Reader, sizes: Any = ()) -> tuple[Any, ...]:
+    reader.charge(len(sizes))
+    return tuple(sizes)
 
 
 def _opaque(name: str) -> Callable[..., Any]:
@@ -260,12 +272,12 @@ _CALLS: dict[str, Callable[..., Any]] = {
     _ORDERED: _mapping,
     "collections.Counter": _mapping,
     "collections.defaultdict": lambda reader, *_: Mapping(),
-    **{f"{module}.{name}": lambda reader, items=(): list(items)
+    **{f"{module}.{name}": _list
        for module in ("__builtin__", "builtins") for name in ("set", "frozenset")},
     "copy_reg._reconstructor": _reconstructor,
     "copyreg._reconstructor": _reconstructor,
     "_codecs.encode": lambda reader, text, encoding: reader.latin1(text),
-    "torch.Size": lambda reader, sizes=(): tuple(sizes),
+    "torch.Size": _size,
     "torch._utils._rebuild_tensor": _tensor,
     "torch._utils._rebuild_tensor_v2": _tensor,
     "torch._utils._rebuild_tensor_v3": _tensor_v3,

@@ -329,6 +329,21 @@ def test_what_the_file_says(tmp_path):
     assert path.read_bytes() == before, "the same model gives the same bytes, whatever the example's batch"
 
 
+def test_parameters_may_be_called_as_the_file_calls_things(tmp_path):
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            for name in ("input", "output", "relu_1", "/mul_0"):
+                self.register_parameter(name, nn.Parameter(minidl.randn(3)))
+
+        def forward(self, x):
+            for _, parameter in self.named_parameters():
+                x = F.relu(x * parameter) + 1
+            return x
+
+    check(Net(), (2, 3), tmp_path / "m.onnx")
+
+
 def test_the_model_is_as_it_was(tmp_path):
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout())
     model[1].eval()
@@ -417,7 +432,9 @@ def test_other_errors(tmp_path, monkeypatch):
     with pytest.raises(CheckpointError, match="folder"):
         export_onnx(nn.Linear(3, 2), (1, 3), tmp_path / "no" / "m.onnx")
     outside = minidl.ones(3)
-    with pytest.raises(DeviceError):
+    with pytest.raises(
+        DeviceError, match="Fn uses a tensor that is neither a parameter nor a buffer.*make it an nn.Buffer"
+    ):
         export_onnx(Fn(lambda x: x + outside), (1, 3), tmp_path / "m.onnx")
     monkeypatch.setattr("minidl.io.onnx_export._MOST_BYTES", 10)
     with pytest.raises(CheckpointError, match="2 GB"):

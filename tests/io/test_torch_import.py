@@ -327,6 +327,16 @@ def test_a_small_expanded_tensor_is_none(write):
     )
 
 
+@pytest.mark.parametrize("module, name", [("collections", "OrderedDict"), ("__builtin__", "set"), ("torch", "Size")])
+def test_a_list_copied_again_and_again_is_a_bomb(tmp_path, module, name):
+    """10,000 instructions that each copy a list of 10,000 pairs."""
+    pairs = b"(" + b"(X\x01\x00\x00\x00kNt" * 10_000 + b"l\x85q\x00"
+    program = b"\x80\x02" + pairs + b"0(" + f"c{module}\n{name}\nh\x00R".encode() * 10_000 + b"l."
+    with zipfile.ZipFile(tmp_path / "a.pth", "w") as file:
+        file.writestr("a/data.pkl", program)
+    refuses(tmp_path / "a.pth", "copied again and again")
+
+
 def test_a_storage_that_lies_about_its_size(write):
     stored = storage(WEIGHT)
     stored.count = 2**50
