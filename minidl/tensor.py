@@ -58,6 +58,10 @@ class Tensor:
         return self.F.device
 
     @property
+    def is_cuda(self) -> bool:
+        return self.F.kind == "cuda"
+
+    @property
     def itemsize(self) -> int:
         return self.data.itemsize
 

@@ -58,7 +58,7 @@ def plain(verb: str) -> Callable[..., Any]:
         F = common_backend(verb, args)
         y = getattr(F, verb)(*[t.data if isinstance(t, Tensor) else t for t in args], **options)
         return tuple(Tensor(a, F) for a in y) if type(y) is tuple else Tensor(y, F)
-    apply.__name__ = verb
+    apply.__name__ = apply.__qualname__ = verb
     setattr(tensors, verb, apply)
     return apply
 
@@ -184,7 +184,7 @@ class Function(Node):
                 return tuple([Tensor(a, F, Pick(F, node, k) if a.dtype.kind == "f" else None) for k, a in enumerate(y)])
             return Tensor(y, F, node if y.dtype.kind == "f" else None)
 
-        apply.__name__ = verb
+        apply.__name__ = apply.__qualname__ = verb
         apply.__doc__ = cls.__doc__
         return apply
 
@@ -206,7 +206,7 @@ class View(Function, abstract=True):
                 link_view(out, x, verb, options)
             return out
 
-        apply.__name__ = verb
+        apply.__name__ = apply.__qualname__ = verb
         apply.__doc__ = cls.__doc__
         return apply
 
@@ -238,7 +238,7 @@ class Unary(Function, abstract=True):
             saved = (a, y) if keep_x and keep_y else (a,) if keep_x else (y,) if keep_y else ()
             return Tensor(y, F, cls(F, (edge,), saved))
 
-        apply.__name__ = verb
+        apply.__name__ = apply.__qualname__ = verb
         apply.__doc__ = cls.__doc__
         return apply
 
@@ -299,7 +299,7 @@ class Binary(Function, abstract=True):
             node.shapes = x.shape, z.shape
             return Tensor(y, F, node)
 
-        apply.__name__ = verb
+        apply.__name__ = apply.__qualname__ = verb
         apply.__doc__ = cls.__doc__
         return apply
 

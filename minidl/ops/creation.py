@@ -160,6 +160,21 @@ def empty_like(x: Tensor, dtype: Any = None, requires_grad: bool = False) -> Ten
     return empty(x.shape, dtype=dtype or x.dtype, device=x.F, requires_grad=requires_grad)
 
 
+def new_zeros(x: Tensor, *shape: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
+    """Zeros of ``shape`` in x's dtype and on its device."""
+    return zeros(*shape, dtype=dtype or x.dtype, device=x.F, requires_grad=requires_grad)
+
+
+def new_ones(x: Tensor, *shape: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
+    """Ones of ``shape`` in x's dtype and on its device."""
+    return ones(*shape, dtype=dtype or x.dtype, device=x.F, requires_grad=requires_grad)
+
+
+def new_full(x: Tensor, shape: Any, fill_value: float, dtype: Any = None, requires_grad: bool = False) -> Tensor:
+    """``fill_value`` in ``shape``, in x's dtype and on its device."""
+    return full(shape, fill_value, dtype or x.dtype, x.F, requires_grad)
+
+
 def arange(start: float, end: float | None = None, step: float = 1, dtype: Any = None, device: Any = None,
            requires_grad: bool = False) -> Tensor:
     """start, start + step, ... before ``end`` (from 0 with one argument); int64 if all are integers, else float32."""
@@ -255,10 +270,10 @@ class ToDevice(Function, verb="to_device"):
         return (F.to_device(gy, target=self.source),)
 
 
-def to(x: Tensor, *args: Any, dtype: Any = None, device: Any = None, copy: bool = False) -> Tensor:
+def to(x: Tensor, *args: Any, dtype: Any = None, device: Any = None, copy: bool = False, non_blocking: bool = False) -> Tensor:
     """x in another dtype, on another device, or both: ``x.to("cuda")``, ``x.to(minidl.float64)``, ``x.to(other)``.
 
-    x itself where nothing changes, unless ``copy``.
+    x itself where nothing changes, unless ``copy``.  ``non_blocking`` is there for code written for PyTorch; transfers wait.
     """
     for a in args:
         if isinstance(a, Tensor):

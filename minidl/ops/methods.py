@@ -51,6 +51,7 @@ METHODS: tuple[Callable[..., Any], ...] = (
     s.expand_as, s.clone, s.contiguous, s.split, s.chunk, s.unbind, s.flip, s.roll, s.repeat, s.tril, s.triu,
     index.gather, index.scatter_add, index.index_select, index.masked_select, index.nonzero,
     inplace.copy_, inplace.fill_, inplace.zero_, creation.to, creation.type_as, creation.bernoulli,
+    creation.new_zeros, creation.new_ones, creation.new_full,
 )
 ALIASES: dict[str, Callable[..., Any]] = {
     "view": s.reshape, "swapaxes": s.transpose, "tile": s.repeat, "clip": e.clamp, "true_divide": e.div, "multiply": e.mul,

@@ -112,6 +112,8 @@ def test_like():
     for make in (minidl.zeros_like, minidl.ones_like, minidl.empty_like, minidl.rand_like, minidl.randn_like):
         y = make(x)
         assert y.shape == (2, 3) and y.dtype == minidl.float64 and not y.requires_grad
+    assert x.new_zeros(2).tolist() == [0, 0] and x.new_ones((1, 2)).dtype == minidl.float64
+    assert x.new_full((2,), 3.0).tolist() == [3, 3] and x.new_zeros(2, dtype=minidl.int64).dtype == minidl.int64
     assert minidl.full_like(x, 3).tolist() == [[3] * 3] * 2
     assert minidl.zeros_like(x, dtype=minidl.int64).dtype == minidl.int64
 

@@ -132,7 +132,7 @@ def test_there_and_back(install):
     cupy = install(fake_cupy())
     x = minidl.arange(3.0, requires_grad=True)
     y = x.to("cuda:1")
-    assert y.device == "cuda:1" and Device.entered[-1] == 1 and "device='cuda:1'" in repr(y)
+    assert y.device == "cuda:1" and y.is_cuda and Device.entered[-1] == 1 and "device='cuda:1'" in repr(y)
     z = (y * y + 1.0).exp().cpu()
     assert z.device == "cpu" and y.to("cuda:1") is y
     z.sum().backward()
@@ -172,6 +172,7 @@ def test_unknown_devices(device):
 
 def test_to():
     x = minidl.ones(2)
+    assert not x.is_cuda and x.to("cpu", non_blocking=True) is x
     assert x.to("cpu") is x and x.to(minidl.float32) is x and x.to(x) is x and x.cpu() is x and x.to("cpu:0") is x
     assert x.to("cpu", copy=True) is not x and x.to(minidl.float64, copy=True).dtype == minidl.float64
     assert x.to("float64").dtype == minidl.float64 and x.to(dtype="int64", device="cpu").dtype == minidl.int64
