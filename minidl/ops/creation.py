@@ -9,7 +9,7 @@ from minidl.autograd.node import Leaf
 from minidl.backend import get_backend
 from minidl.backend.rng import Generator, default_generator
 from minidl.config import grad_mode
-from minidl.errors import DTypeError, ShapeError
+from minidl.errors import ConfigError, DTypeError, ShapeError
 from minidl.ops.elementwise import astype
 from minidl.tensor import Tensor
 
@@ -245,7 +245,13 @@ def randn_like(x: Tensor) -> Tensor:
 
 
 def bernoulli(x: Tensor, generator: Generator | None = None) -> Tensor:
-    """1 with the probability that x gives for each element, else 0; in x's dtype."""
+    """1 with the probability that x gives for each element, else 0; in x's dtype.
+
+    Raises:
+        ConfigError: an element of x is no probability.
+    """
+    if not bool(((x >= 0) & (x <= 1)).all()):
+        raise ConfigError("bernoulli: the elements must be probabilities, between 0 and 1")
     return (rand(x.shape, dtype=x.dtype, device=x.F, generator=generator) < x).to(x.dtype)
 
 

@@ -279,7 +279,10 @@ def norm(x: Tensor, p: float | str = 2, dim: Any = None, keepdim: bool = False) 
 
 def argsort(x: Tensor, dim: int = -1, descending: bool = False) -> Tensor:
     """The indices that sort along ``dim``; stable."""
-    return argsort_(x, axis=axis("argsort", dim, x.ndim), descending=descending)
+    d = axis("argsort", dim, x.ndim)
+    if not x.ndim:
+        return Tensor(x.F.zeros((), x.F.int64), x.F)
+    return argsort_(x, axis=d, descending=descending)
 
 
 def sort(x: Tensor, dim: int = -1, descending: bool = False) -> Extremum:
@@ -295,6 +298,8 @@ def topk(x: Tensor, k: int, dim: int = -1, largest: bool = True) -> Extremum:
         ShapeError: k is larger than the axis is long.
     """
     d = axis("topk", dim, x.ndim)
+    if not x.ndim:
+        raise ShapeError("topk: a 0-d tensor has no axis to choose from")
     if not 0 <= k <= x.shape[d]:
         raise ShapeError(f"topk: k={k} of an axis of length {x.shape[d]}; k must be 0 to {x.shape[d]}")
     order = argsort(x, d, largest)
