@@ -1,4 +1,4 @@
-"""Every registered net: parameter counts, shapes, gradients, saving; the registry and its errors."""
+"""The registry and its errors; the nets without a paper of their own, and LeNet-5."""
 from __future__ import annotations
 
 import numpy as np
@@ -6,26 +6,13 @@ import pytest
 
 import minidl
 from minidl import models, nn
+from minidl.data import transforms
 from minidl.errors import ConfigError, ShapeError
 from minidl.models import lenet, resnet_cifar, stack
 
 
 def count(model):
     return sum(p.numel() for p in model.parameters())
-
-
-PARAMETERS = {
-    "linear": 30_730,
-    "mlp": 308_310,
-    "convnetjs": 22_466,
-    "resnet20": 269_722, "resnet32": 464_154, "resnet44": 658_586, "resnet56": 853_018, "resnet110": 1_727_962,
-    "plain20": 269_722, "plain32": 464_154, "plain44": 658_586, "plain56": 853_018, "plain110": 1_727_962,
-}
-
-
-@pytest.mark.parametrize("name", PARAMETERS)
-def test_parameter_counts(name):
-    assert count(models.create(name)) == PARAMETERS[name]
 
 
 def test_lenet_counts():
@@ -39,29 +26,6 @@ def test_lenet_counts():
 def test_convnetjs_layer_by_layer():
     net = models.create("convnetjs")
     assert [count(m) for m in net if count(m)] == [1_216, 8_020, 10_020, 3_210]
-
-
-def channels(name):
-    return 1 if name == "lenet5_original" else 3
-
-
-# The deeper residual nets are the same class.
-NETS = ("linear", "mlp", "smallconv", "convnetjs", "lenet5", "lenet5_original", "resnet20", "plain20", "stack")
-
-
-@pytest.mark.parametrize("name", NETS)
-def test_every_model_runs_learns_and_loads(name):
-    model = models.create(name, num_classes=7, in_channels=channels(name))
-    x = minidl.randn(2, channels(name), 32, 32)
-    y = model(x)
-    assert y.shape == (2, 7)
-    nn.functional.cross_entropy(y, minidl.tensor([3, 5])).backward()
-    for key, p in model.named_parameters():
-        assert p.grad is not None and np.isfinite(p.grad.numpy()).all(), key
-    other = models.create(name, num_classes=7, in_channels=channels(name))
-    other.load_state_dict(model.state_dict())
-    np.testing.assert_array_equal(other.eval()(x).detach().numpy(), model.eval()(x).detach().numpy())
-    assert models.model_info(name).summary.endswith((".", "default"))
 
 
 def test_create_errors():
@@ -83,6 +47,41 @@ def test_list_and_options():
     mlp = models.create("mlp", in_channels=1, image_size=(28, 28), hidden=(256, 128))
     assert count(mlp) == 784 * 256 + 256 + 256 * 128 + 128 + 1290
     assert models.create("resnet20", image_size=32)(minidl.ones(1, 3, 40, 40)).shape == (1, 10), "image_size is only a hint"
+
+
+def test_defaults_are_the_published_ones():
+    with nn.init.shape_only():
+        for name, classes in (("resnet18", 1000), ("resnet20", 10), ("vit_b_32", 1000), ("lenet5", 10)):
+            *_, bias = models.create(name).parameters()
+            assert bias.shape == (classes,) and models.model_info(name).num_classes == classes
+            *_, bias = models.create(name, num_classes=3).parameters()
+            assert bias.shape == (3,)
+        first, *_ = models.create("alexnet", in_channels=1).parameters()
+        assert first.shape == (64, 1, 11, 11)
+    assert models.model_info("lenet5").input_shape == (1, 32, 32)
+
+
+@pytest.mark.parametrize("name", models.list_models())
+def test_what_is_known_of_a_net(name):
+    info = models.model_info(name)
+    assert info.summary.endswith((".", "default")) and "\n" not in info.summary
+    if info.parameters:
+        assert f"{info.parameters:,}" in info.build.__doc__ or "parameters" not in info.summary
+    for weights in info.weights:
+        assert weights.url.startswith("https://download.pytorch.org/models/" + name) and len(weights.sha256_prefix) == 8
+        assert int(weights.sha256_prefix, 16) and 50 < weights.top1 < weights.top5 < 100 and weights.licence and weights.source
+    assert (info.preprocessing is None) == (not info.weights)
+
+
+def test_preprocessing_can_be_built():
+    steps = transforms.from_config(models.model_info("resnet50").preprocessing)
+    images = np.random.default_rng(0).integers(0, 256, (2, 3, 300, 400), np.uint8)
+    ready = steps(images, None)
+    assert ready.shape == (2, 3, 224, 224) and ready.dtype == np.float32
+    white = steps(np.full((1, 3, 256, 256), 255, np.uint8), None)[0, :, 0, 0]
+    np.testing.assert_allclose(white, [(1 - 0.485) / 0.229, (1 - 0.456) / 0.224, (1 - 0.406) / 0.225], rtol=1e-6)  # float32
+    assert models.model_info("vit_h_14").preprocessing[0]["size"] == 224
+    assert models.model_info("vit_l_16").preprocessing[0]["size"] == 242
 
 
 def test_lenet_frames_small_images():
@@ -137,9 +136,23 @@ def test_shortcut_has_no_parameters_and_the_plain_net_none():
     ("[(CONV-RELU)*2-POOL]*1-(FC-RELU)*0", ["CONV", "RELU", "CONV", "RELU", "POOL"]),
     ("(conv-bn-relu)^2 - fc", ["CONV", "BN", "RELU"] * 2 + ["FC"]),
     ("[[CONV]*2]*2", ["CONV"] * 4),
+    ("[(CONV-RELU)^2-POOL?]^1-(FC-RELU)^1", ["CONV", "RELU", "CONV", "RELU", "POOL", "FC", "RELU"]),
 ])
 def test_parse(pattern, layers):
     assert stack.parse(pattern) == layers
+
+
+def test_optional_parts_of_a_pattern():
+    """The lectures' pattern, with and without its pooling; N up to 5, K from 0 to 2."""
+    for n in range(1, 6):
+        for k in range(3):
+            pattern = f"[(CONV-RELU)^{n}-POOL?]^2-(FC-RELU)^{k}"
+            block, full = ["CONV", "RELU"] * n, ["FC", "RELU"] * k
+            assert stack.parse(pattern) == (block + ["POOL"]) * 2 + full
+            assert stack.parse(pattern, optional=False) == block * 2 + full
+    assert stack.parse("CONV-(BN-RELU)?^2", optional=False) == ["CONV"]
+    net = models.create("stack", pattern="[CONV-POOL?]^2", width=4, image_size=8, optional=False)
+    assert not any(isinstance(m, nn.MaxPool2d) for m in net) and net(minidl.ones(1, 3, 8, 8)).shape == (1, 10)
 
 
 @pytest.mark.parametrize("pattern, text", [

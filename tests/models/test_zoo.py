@@ -47,7 +47,7 @@ DEEPER = {
     **{f"{kind}{depth}": "resnet20 and plain20" for kind in ("resnet", "plain") for depth in (44, 56, 110)},
     **dict.fromkeys(("preact_resnet56", "preact_resnet110", "preact_resnet164"), "preact_resnet20 (164: the parity tests)"),
     **dict.fromkeys(("wide_resnet40_4", "wide_resnet16_8", "wide_resnet28_10"), "wide_resnet16_4"),
-    **{name: "vit_tiny_cifar" for name in models.list_models("vit_[blh]_*")},
+    **dict.fromkeys(models.list_models("vit_[blh]_*"), "vit_tiny_cifar"),
 }
 RUN = [name for name in NAMES if name not in DEEPER]
 
