@@ -26,12 +26,12 @@ Box = tuple[int, int, int, int]
 
 
 class Axis(NamedTuple):
-    """One axis of a field: unit i of ``count`` sees ``size`` pixels from ``start + i * jump`` on."""
+    """One axis of a field: unit i of ``units`` sees ``size`` pixels from ``start + i * jump`` on."""
 
     size: float
     jump: float
     start: float
-    count: int
+    units: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +64,8 @@ class Field:
 
     def whole(self) -> Field:
         """The field of something that reads the whole map."""
-        return Field((compose(self.axes[0], Whole(self.axes[0].count), 1), compose(self.axes[1], Whole(self.axes[1].count), 1)), ())
+        height, width = (compose(axis, Whole(axis.units), 1) for axis in self.axes)
+        return Field((height, width), ())
 
 
 class Window(NamedTuple):
@@ -80,18 +81,18 @@ class Window(NamedTuple):
 
 
 class Whole(NamedTuple):
-    """Every output reads all ``count`` inputs."""
+    """Every output reads all inputs."""
 
-    count: int
+    inputs: int
     stride: int = 1
     before: int = 0
 
     @property
     def span(self) -> int:
-        return self.count
+        return self.inputs
 
     def back(self, low: int, high: int) -> tuple[int, int]:
-        return 0, self.count - 1
+        return 0, self.inputs - 1
 
 
 class Shares(NamedTuple):
@@ -139,26 +140,26 @@ class Spread(NamedTuple):
 class Mirror(NamedTuple):
     """The axis the other way round."""
 
-    count: int
+    inputs: int
     span: int = 1
     stride: int = 1
     before: int = 0
 
     def back(self, low: int, high: int) -> tuple[int, int]:
-        return self.count - 1 - high, self.count - 1 - low
+        return self.inputs - 1 - high, self.inputs - 1 - low
 
 
-def compose(axis: Axis, rule: Any, count: int) -> Axis:
-    """The field after an operation with ``rule`` whose result has ``count`` units."""
-    return Axis(axis.size + (rule.span - 1) * axis.jump, axis.jump * rule.stride, axis.start - rule.before * axis.jump, count)
+def compose(axis: Axis, rule: Any, units: int) -> Axis:
+    """The field after an operation with ``rule`` whose result has so many ``units``."""
+    return Axis(axis.size + (rule.span - 1) * axis.jump, axis.jump * rule.stride, axis.start - rule.before * axis.jump, units)
 
 
 def union(axes: list[Axis]) -> Axis:
     """The field where branches meet; a branch with one unit (it was broadcast) sees the same everywhere."""
-    many = [axis for axis in axes if axis.count > 1] or axes
+    many = [axis for axis in axes if axis.units > 1] or axes
     start = min(axis.start for axis in axes)
     end = max(axis.start + axis.size for axis in axes)
-    return Axis(end - start, max(axis.jump for axis in many), start, max(axis.count for axis in axes))
+    return Axis(end - start, max(axis.jump for axis in many), start, max(axis.units for axis in axes))
 
 
 # ------------------------------------------------------------------------------------------- what each operation reads
@@ -195,7 +196,7 @@ def _concatenate(operation: Operation, field: Field, k: int) -> Rules:
 def _flip(operation: Operation, field: Field, k: int) -> Rules:
     flipped = operation.node.axes
     flipped = {a % len(operation.out_shape) for a in ((flipped,) if isinstance(flipped, int) else flipped)}
-    rules = [Mirror(axis.count) if at in flipped else Window() for at, axis in zip(field.where, field.axes, strict=True)]
+    rules = [Mirror(axis.units) if at in flipped else Window() for at, axis in zip(field.where, field.axes, strict=True)]
     return rules[0], rules[1]
 
 
@@ -256,7 +257,7 @@ def _index(index: Any, field: Field, before: Shape, after: Shape) -> tuple[Rules
     if len(field.where) == 1:  # tokens: some of them
         at = field.where[0]
         return (SAME, ()) if at in gone else (SAME, (at - sum(g < at for g in gone),))
-    rules = []
+    rules: list[Any] = []
     for at in field.where:
         part, n = parts[at], before[at]
         if isinstance(part, slice):
@@ -322,7 +323,7 @@ def _after(operation: Operation, k: int, field: Field) -> Field:
     axes = []
     for i, (axis, rule) in enumerate(zip(field.axes, rules, strict=True)):
         on_grid = len(where) == 2 and len(operation.out_shape) > where[i]
-        axes.append(compose(axis, rule, operation.out_shape[where[i]] if on_grid else axis.count))
+        axes.append(compose(axis, rule, operation.out_shape[where[i]] if on_grid else axis.units))
     return Field((axes[0], axes[1]), where)
 
 
@@ -332,7 +333,7 @@ def _merged(parts: list[Field]) -> Field:
     # What is joined with something that saw everything has seen everything.
     where = min((part.where for part in parts), key=len)
     axes = [union([part.axes[i] for part in parts]) for i in range(2)]
-    return Field((axes[0], axes[1]) if where else (axes[0]._replace(count=1), axes[1]._replace(count=1)), where)
+    return Field((axes[0], axes[1]) if where else (axes[0]._replace(units=1), axes[1]._replace(units=1)), where)
 
 
 def box(trace: Trace, node: Any, place: tuple[int, int] | None = None) -> Box:
@@ -351,7 +352,7 @@ def box(trace: Trace, node: Any, place: tuple[int, int] | None = None) -> Box:
     if node not in where:
         raise ConfigError("inspect.box: the input's pixels cannot be followed to this result")
     field = where[node]
-    counts = [axis.count for axis in field.axes] if len(field.where) == 2 else [1, 1]
+    counts = [axis.units for axis in field.axes] if len(field.where) == 2 else [1, 1]
     row, column = place if place is not None else (counts[0] // 2, counts[1] // 2)
     if not (0 <= row < counts[0] and 0 <= column < counts[1]):
         raise ConfigError(f"inspect.box: there is no unit {place} in a map of {counts[0]}x{counts[1]}")
@@ -366,8 +367,8 @@ def box(trace: Trace, node: Any, place: tuple[int, int] | None = None) -> Box:
             source = where[edge]
             how = _read(operation, k, source)
             flat = how is None or (len(how[1]) < 2 and len(source.where) == 2)
-            rules = (Whole(source.axes[0].count), Whole(source.axes[1].count)) if flat else how[0]  # type: ignore[index]
-            spans = [_clipped(rules[i], wanted[i], source.axes[i].count) for i in range(2)]
+            rules = (Whole(source.axes[0].units), Whole(source.axes[1].units)) if flat else how[0]  # type: ignore[index]
+            spans = [_clipped(rules[i], wanted[i], source.axes[i].units) for i in range(2)]
             known = reads.get(edge)
             reads[edge] = spans if known is None else [_joined(known[i], spans[i]) for i in range(2)]
     height, width = reads.get(trace.input, [None, None])

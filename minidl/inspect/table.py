@@ -75,7 +75,7 @@ class Row:
     @property
     def memory(self) -> int:
         """Bytes of the output for one image, in float32."""
-        return 4 * math.prod(self.output) if self.output else 0
+        return 0 if self.kind == "parameter" or not self.output else 4 * math.prod(self.output)
 
     @property
     def quiet(self) -> bool:
@@ -269,8 +269,8 @@ def _seen(seen: Trace, own: list[Operation], call: Call | None) -> tuple[float, 
         return None
     edges = own[0].inputs if call is None else call.in_edges
     shape = own[0].in_shape if call is None else call.in_shape
-    if len(shape) == 2:
-        return 1, 1
+    if len(shape) != 4:
+        return None
     inside = Trace(None, shape, [], {operation.node: operation for operation in own})
     field = fields(inside, {edge: shape for edge in edges if edge is not None}).get(own[-1].node)
     return None if field is None else field.size
@@ -328,7 +328,8 @@ def _is_chain(seen: Trace) -> bool:
 
 def _number(rows: list[Row]) -> None:
     """Name the layers of a chain as the lectures do: conv1, pool1, conv2, ..., fc6; a pool has its convolution's number."""
-    number, taken = 0, {}
+    number = 0
+    taken: dict[str, int] = {}
     for row in rows:
         number += row.kind in WEIGHTED
         kind = {"activation": "act", "same": row.path.rpartition(".")[2] or "same"}.get(row.kind, row.kind)

@@ -1,0 +1,79 @@
+"""Pictures of tables and results, by matplotlib, which is needed for nothing else."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from minidl.errors import ConfigError
+from minidl.inspect.table import Table
+
+
+def _figure(width: float, height: float) -> Any:
+    """A matplotlib figure that no window belongs to."""
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ConfigError(f"pictures need matplotlib ({error}); install it with: pip install 'minidl[viz]'") from None
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _save(figure: Any, path: str | os.PathLike[str]) -> None:
+    figure.savefig(os.fspath(path), format="png", dpi=120)
+
+
+def bars(table: Table, path: str | os.PathLike[str]) -> None:
+    """Bars of memory, parameters and operations per layer, side by side, as a PNG.
+
+    Raises:
+        ConfigError: matplotlib is not installed.
+    """
+    rows = [row for row in table.shown if row.kind != "parameter"] or table.rows
+    figure = _figure(12, max(3.0, 0.9 + 0.24 * len(rows)))
+    panels = figure.subplots(1, 3, sharey=True)
+    columns = (
+        ("memory, KB", [row.memory / 1024 for row in rows], "tab:blue"),
+        ("parameters, thousands", [row.parameters / 1e3 for row in rows], "tab:orange"),
+        ("multiply-accumulates, millions", [row.macs / 1e6 for row in rows], "tab:green"),
+    )
+    for panel, (title, values, colour) in zip(panels, columns, strict=True):
+        panel.barh(range(len(rows)), values, color=colour)
+        panel.set_title(f"{title} (sum {sum(values):,.0f})", fontsize=10)
+        panel.set_yticks(range(len(rows)), [row.name for row in rows], fontsize=8)
+        panel.locator_params(axis="x", nbins=5)
+        panel.spines[["top", "right"]].set_visible(False)
+    panels[0].invert_yaxis()
+    figure.suptitle(f"{table.model}, images of {'x'.join(map(str, table.input))}: {table.summary()}", fontsize=10)
+    _save(figure, path)
+
+
+def confusion(counts: Sequence[Sequence[int]], names: Sequence[str], path: str | os.PathLike[str], title: str = "") -> None:
+    """A confusion matrix as a PNG: true classes down, predicted ones across, each row as fractions of its class.
+
+    Raises:
+        ConfigError: matplotlib is not installed.
+    """
+    n = len(names)
+    side = min(20.0, 3.0 + 0.4 * n)
+    figure = _figure(side + 1, side)
+    panel = figure.subplots()
+    shares = [[count / max(1, sum(row)) for count in row] for row in counts]
+    image = panel.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    figure.colorbar(image, shrink=0.7, label="fraction of the true class")
+    if n <= 60:
+        panel.set_xticks(range(n), names, rotation=90, fontsize=8)
+        panel.set_yticks(range(n), names, fontsize=8)
+    if n <= 25:
+        for i, row in enumerate(counts):
+            for j, count in enumerate(row):
+                if count:
+                    panel.text(j, i, f"{count:,}", ha="center", va="center", fontsize=7,
+                               color="white" if shares[i][j] > 0.5 else "black")  # fmt: skip
+    panel.set_xlabel("predicted")
+    panel.set_ylabel("true")
+    panel.set_title(title, fontsize=10)
+    _save(figure, path)
