@@ -235,7 +235,7 @@ def run(roots: list[tuple[Any, Any]], retain_graph: bool | None, create_graph: b
                 continue
             if edge in pending:
                 if type(g) is Parts:
-                    _merge(pending[edge], g, create_graph, node.F)
+                    pending[edge].update(g)          # each output has one Pick: none comes twice
                 elif create_graph:
                     pending[edge] = pending[edge] + g
                 elif edge in owned:
@@ -259,12 +259,6 @@ def run(roots: list[tuple[Any, Any]], retain_graph: bool | None, create_graph: b
     if wanted is None:
         return pending
     return found | {edge: g for edge, g in pending.items() if edge in wanted}
-
-
-def _merge(parts: Parts, more: Parts, create_graph: bool, F: Any) -> None:
-    """Gather the gradients of the outputs of one operation; the same output can come by two Picks."""
-    for k, g in more.items():
-        parts[k] = g if k not in parts else parts[k] + g if create_graph else F.add(parts[k], g)
 
 
 class Recomputed:

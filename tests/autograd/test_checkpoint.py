@@ -32,7 +32,7 @@ def both(function, *args):
 
 FUNCTIONS = {
     "plain": lambda x, w: (x @ w).tanh().exp() * x.sum(),
-    "dropout": lambda x, w: F.dropout((x @ w).relu(), 0.5, training=True) * x.mean(),
+    "dropout": lambda x, w: F.dropout((x @ w).tanh(), 0.5, training=True) * x.mean(),
     "in place": lambda x, w: ((x * w.sum()).add_(1.0).square() * 2.0).tanh_(),
     "view writes": lambda x, w: write_rows(x, w) * write_rows(x, w),
     "kept, not overwritten": lambda x, w: four_steps(x) @ w,
@@ -58,7 +58,7 @@ def four_steps(x):
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_the_same_bits(name):
     rng = np.random.default_rng(1)
-    plain, checkpointed = both(FUNCTIONS[name], rng.standard_normal((4, 3)), rng.standard_normal((3, 3)))
+    plain, checkpointed = both(FUNCTIONS[name], rng.standard_normal((20, 3)), rng.standard_normal((3, 3)))
     for a, b in zip(plain, checkpointed, strict=True):
         assert np.array_equal(a, b)
 

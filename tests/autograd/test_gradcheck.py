@@ -127,6 +127,13 @@ def test_an_error_is_reported_before_a_kink():
     assert error.match(r"1 of 2 elements are wrong") and error.match(r"input 0 at \(1,\)")
 
 
+def test_an_error_in_a_linear_function_is_no_kink():
+    """Its one-sided differences differ by rounding alone, which looks the same at every step."""
+    with pytest.raises(GradcheckError) as error:
+        gradcheck(function(lambda F, x: F.mul(x, 3.0), lambda F, x: F.add(F.mul(x, 0.0), 2.0)), [leaf(50)])
+    assert len(error.value.mismatches) == 50 and not any(m.kink for m in error.value.mismatches)
+
+
 def test_a_steep_smooth_function_is_no_kink():
     f = function(lambda F, x: F.exp(F.mul(x, 20.0)), lambda F, x: F.mul(F.exp(F.mul(x, 20.0)), 21.0))
     with pytest.raises(GradcheckError) as error:
