@@ -429,7 +429,7 @@ def _bitwise_not() -> Any:
         if isinstance(x, Tensor) and x.data.dtype.kind == "f":
             raise DTypeError(f"bitwise_not: does not take {x.dtype}; integers and bool have bits")
         return run(x)
-    setattr(tensors, "bitwise_not", bitwise_not)
+    tensors.bitwise_not = bitwise_not
     return bitwise_not
 
 

@@ -2,9 +2,10 @@
 
 The tests in tests/ops run over :data:`OPS`; a new operation is tested by adding its entry.
 """
-from tests.opdb import elementwise, images, nets, reduce, shape
+
+from tests.opdb import elementwise, images, index, losses, nets, products, reduce, shape
 from tests.opdb.base import FLOATS, Bad, Draw, Op, Sample, as_function, flat, run, wrap
 
-OPS = [*elementwise.OPS, *reduce.OPS, *shape.OPS, *images.OPS, *nets.OPS]
+OPS = [op for family in (elementwise, reduce, products, shape, index, images, losses, nets) for op in family.OPS]
 
 __all__ = ["FLOATS", "OPS", "Bad", "Draw", "Op", "Sample", "as_function", "flat", "run", "wrap"]

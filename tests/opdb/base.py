@@ -1,4 +1,5 @@
 """What an entry of the operation table is made of, and how the tests run one."""
+
 from __future__ import annotations
 
 import operator
@@ -189,8 +190,10 @@ def flat(out: Any) -> list[Any]:
 
 def as_function(op: Op, sample: Sample) -> Callable[..., Any]:
     """The operation as a function of its tensors alone, which is what gradcheck takes."""
+
     def function(*tensors: Tensor) -> list[Tensor]:
         return run(op, sample, list(tensors))
+
     return function
 
 

@@ -1,4 +1,5 @@
 """Elementwise operations, selection, comparisons and conversions."""
+
 from __future__ import annotations
 
 import math
@@ -39,8 +40,18 @@ def unary(name, reference, domain=normal, twice=True, **fields):
         yield Sample(domain(d, 0, 3))
         yield Sample(domain(d, 2, 3, 2))
         yield Sample(EDGES.copy(), smooth=False)
-    return Op(f"ops.{name}", getattr(ops, name), samples, reference, torch=fields.pop("torch", name), verbs=fields.pop("verbs", (name,)),
-              twice=twice, elementwise=True, **fields)
+
+    return Op(
+        f"ops.{name}",
+        getattr(ops, name),
+        samples,
+        reference,
+        torch=fields.pop("torch", name),
+        verbs=fields.pop("verbs", (name,)),
+        twice=twice,
+        elementwise=True,
+        **fields,
+    )
 
 
 UNARY = [
@@ -84,13 +95,16 @@ def _binary_samples(a, b):
         yield Sample(a(d), b(d))
         yield Sample(a(d, 2, 0), b(d, 0))
         yield Sample(a(d, 1, 3), b(d, 0, 1))
+
     return samples
 
 
 def _distinct_pair(d: Draw):
     for left, right in (((2, 3), (2, 3)), ((2, 1, 3), (4, 1)), ((3,), ()), ((2, 0), (0,))):
         a, b = d(*left), d(*right)
-        yield Sample(np.where(np.abs(a - b).min(axis=0, initial=1.0) < 0.1, a + 0.37, a) if a.shape == b.shape else a, b)
+        yield Sample(
+            np.where(np.abs(a - b).min(axis=0, initial=1.0) < 0.1, a + 0.37, a) if a.shape == b.shape else a, b
+        )
     yield Sample(np.array(1.0), np.array(-1.0))
     yield Sample(np.array([1.0, 2.0, NAN, INF]), np.array([1.0, NAN, 2.0, INF]), smooth=False)
 
@@ -101,8 +115,17 @@ def _no_broadcast(name):
 
 def binary(name, reference, a=normal, b=normal, samples=None, **fields):
     bad = (_no_broadcast(fields.get("verbs", (name,))[0]), *fields.pop("bad", ()))
-    return Op(f"ops.{name}", getattr(ops, name), samples or _binary_samples(a, b), reference, torch=fields.pop("torch", name),
-              verbs=fields.pop("verbs", (name,)), bad=bad, elementwise=True, **fields)
+    return Op(
+        f"ops.{name}",
+        getattr(ops, name),
+        samples or _binary_samples(a, b),
+        reference,
+        torch=fields.pop("torch", name),
+        verbs=fields.pop("verbs", (name,)),
+        bad=bad,
+        elementwise=True,
+        **fields,
+    )
 
 
 def _quotients(d, *shape):
@@ -135,15 +158,36 @@ def comparison(name, reference, torch=None, **fields):
         yield Sample(d(), d())
         yield Sample(d(0, 2), d(2))
         yield Sample(np.array([NAN, 1.0, INF]), np.array([NAN, NAN, INF]), smooth=False)
-    return binary(name, reference, samples=samples, torch=torch or name, grad=False, twice=False, verbs=(name,), **fields)
+
+    return binary(
+        name, reference, samples=samples, torch=torch or name, grad=False, twice=False, verbs=(name,), **fields
+    )
 
 
 COMPARISONS = [
-    *(comparison(n, r) for n, r in (("eq", np.equal), ("ne", np.not_equal), ("lt", np.less), ("le", np.less_equal),
-                                    ("gt", np.greater), ("ge", np.greater_equal), ("logical_and", np.logical_and),
-                                    ("logical_or", np.logical_or), ("logical_xor", np.logical_xor))),
-    *(unary(n, r, grad=False, twice=False) for n, r in (("isnan", np.isnan), ("isinf", np.isinf), ("isfinite", np.isfinite),
-                                                        ("logical_not", np.logical_not))),
+    *(
+        comparison(n, r)
+        for n, r in (
+            ("eq", np.equal),
+            ("ne", np.not_equal),
+            ("lt", np.less),
+            ("le", np.less_equal),
+            ("gt", np.greater),
+            ("ge", np.greater_equal),
+            ("logical_and", np.logical_and),
+            ("logical_or", np.logical_or),
+            ("logical_xor", np.logical_xor),
+        )
+    ),
+    *(
+        unary(n, r, grad=False, twice=False)
+        for n, r in (
+            ("isnan", np.isnan),
+            ("isinf", np.isinf),
+            ("isfinite", np.isfinite),
+            ("logical_not", np.logical_not),
+        )
+    ),
 ]
 
 
@@ -155,17 +199,47 @@ def _bits(d: Draw):
 
 
 BITS = [
-    Op(f"bitwise_{n}", getattr(tensors, f"bitwise_{n}"), _bits, r, torch=f"bitwise_{n}", verbs=(f"bitwise_{n}",), grad=False,
-       twice=False, elementwise=True,
-       bad=(Bad(Sample(np.zeros((2, 3), int), np.zeros((2, 4), int)), ShapeError, f"bitwise_{n}.*axis -1 is 3"),
-            Bad(Sample(np.ones(2), np.ones(2)), DTypeError, f"bitwise_{n}.*float64")))
+    Op(
+        f"bitwise_{n}",
+        getattr(tensors, f"bitwise_{n}"),
+        _bits,
+        r,
+        torch=f"bitwise_{n}",
+        verbs=(f"bitwise_{n}",),
+        grad=False,
+        twice=False,
+        elementwise=True,
+        bad=(
+            Bad(Sample(np.zeros((2, 3), int), np.zeros((2, 4), int)), ShapeError, f"bitwise_{n}.*axis -1 is 3"),
+            Bad(Sample(np.ones(2), np.ones(2)), DTypeError, f"bitwise_{n}.*float64"),
+        ),
+    )
     for n, r in (("and", np.bitwise_and), ("or", np.bitwise_or), ("xor", np.bitwise_xor))
 ] + [
-    Op("bitwise_not", tensors.bitwise_not, lambda d: [Sample(s.args[0]) for s in _bits(d)], np.invert, torch="bitwise_not",
-       verbs=("bitwise_not",), grad=False, twice=False, elementwise=True,
-       bad=(Bad(Sample(np.ones(2)), DTypeError, "bitwise_not.*float64"),)),
-    Op("floor_divide", tensors.floor_divide, _binary_samples(_quotients, ones), np.floor_divide, torch="floor_divide",
-       verbs=("floor_divide",), grad=False, twice=False, elementwise=True, bad=(_no_broadcast("floor_divide"),)),
+    Op(
+        "bitwise_not",
+        tensors.bitwise_not,
+        lambda d: [Sample(s.args[0]) for s in _bits(d)],
+        np.invert,
+        torch="bitwise_not",
+        verbs=("bitwise_not",),
+        grad=False,
+        twice=False,
+        elementwise=True,
+        bad=(Bad(Sample(np.ones(2)), DTypeError, "bitwise_not.*float64"),),
+    ),
+    Op(
+        "floor_divide",
+        tensors.floor_divide,
+        _binary_samples(_quotients, ones),
+        np.floor_divide,
+        torch="floor_divide",
+        verbs=("floor_divide",),
+        grad=False,
+        twice=False,
+        elementwise=True,
+        bad=(_no_broadcast("floor_divide"),),
+    ),
 ]
 
 
@@ -213,25 +287,78 @@ def _converted(x, dtype):
 
 
 SELECTION = [
-    Op("ops.pow(number)", ops.pow, _powers, lambda x, exponent: x ** exponent, torch="pow", verbs=("pow_scalar",),
-       bad=(Bad(Sample(np.array([1, 2]), -1), DTypeError, "pow: integers to a negative power -1.*float"),),
-       without={"dtypes": "compared entry by entry of ops.pow"}),
-    Op("ops.where", ops.where, _wheres, np.where, torch="where", verbs=("where",),
-       bad=(Bad(Sample(np.ones(2), np.ones(2), np.ones(2)), DTypeError, "where: the condition must be bool, found float64"),
-            Bad(Sample(np.ones(2, bool), np.ones(3), np.ones(2)), ShapeError, "where.*broadcast"),)),
-    Op("ops.masked_fill", ops.masked_fill, _fills, lambda x, mask, value: np.where(mask, np.asarray(value, x.dtype), x),
-       torch=lambda torch: torch.Tensor.masked_fill, verbs=("masked_fill",),
-       bad=(Bad(Sample(np.ones(2), np.ones(2), 1.0), DTypeError, "masked_fill: the mask must be bool, found float64"),
-            Bad(Sample(np.ones((2, 3)), np.ones(4, bool), 1.0), ShapeError, r"masked_fill.*\(4,\).*\(2, 3\)"))),
-    Op("ops.clamp", ops.clamp, _clips, lambda x, min=None, max=None: np.clip(x, min, max), torch="clamp", verbs=("clip",),
-       aliases=("ops.clip",), bad=(Bad(Sample(np.ones(2)), ValueError, "clamp: give min, max or both"),)),
-    Op("Tensor.to(dtype)", lambda x, dtype: x.to(dtype),
-       lambda d: [Sample(d(2, 3), np.dtype("float32")), Sample(d(), np.dtype("float32")), Sample(d(0, 2), np.dtype("float32")),
-                  Sample(d(2, 3) * 3, np.dtype("int64"), smooth=False), Sample(d.integers(0, 2, 3), np.dtype("bool"))],
-       _converted, torch=lambda torch: lambda x, dtype: x.to(getattr(torch, dtype.name)), verbs=("astype",), twice=False,
-       grad=False, without={"dtypes": "the dtype is the argument"}),
-    Op("zeros_like", tensors.zeros_like, lambda d: [Sample(d(2, 3)), Sample(d()), Sample(d(0, 3))], np.zeros_like,
-       verbs=("zeros_like",)),
+    Op(
+        "ops.pow(number)",
+        ops.pow,
+        _powers,
+        lambda x, exponent: x**exponent,
+        torch="pow",
+        verbs=("pow_scalar",),
+        bad=(Bad(Sample(np.array([1, 2]), -1), DTypeError, "pow: integers to a negative power -1.*float"),),
+        without={"dtypes": "compared entry by entry of ops.pow"},
+    ),
+    Op(
+        "ops.where",
+        ops.where,
+        _wheres,
+        np.where,
+        torch="where",
+        verbs=("where",),
+        bad=(
+            Bad(
+                Sample(np.ones(2), np.ones(2), np.ones(2)),
+                DTypeError,
+                "where: the condition must be bool, found float64",
+            ),
+            Bad(Sample(np.ones(2, bool), np.ones(3), np.ones(2)), ShapeError, "where.*broadcast"),
+        ),
+    ),
+    Op(
+        "ops.masked_fill",
+        ops.masked_fill,
+        _fills,
+        lambda x, mask, value: np.where(mask, np.asarray(value, x.dtype), x),
+        torch=lambda torch: torch.Tensor.masked_fill,
+        verbs=("masked_fill",),
+        bad=(
+            Bad(Sample(np.ones(2), np.ones(2), 1.0), DTypeError, "masked_fill: the mask must be bool, found float64"),
+            Bad(Sample(np.ones((2, 3)), np.ones(4, bool), 1.0), ShapeError, r"masked_fill.*\(4,\).*\(2, 3\)"),
+        ),
+    ),
+    Op(
+        "ops.clamp",
+        ops.clamp,
+        _clips,
+        lambda x, min=None, max=None: np.clip(x, min, max),
+        torch="clamp",
+        verbs=("clip",),
+        aliases=("ops.clip",),
+        bad=(Bad(Sample(np.ones(2)), ValueError, "clamp: give min, max or both"),),
+    ),
+    Op(
+        "Tensor.to(dtype)",
+        lambda x, dtype: x.to(dtype),
+        lambda d: [
+            Sample(d(2, 3), np.dtype("float32")),
+            Sample(d(), np.dtype("float32")),
+            Sample(d(0, 2), np.dtype("float32")),
+            Sample(d(2, 3) * 3, np.dtype("int64"), smooth=False),
+            Sample(d.integers(0, 2, 3), np.dtype("bool")),
+        ],
+        _converted,
+        torch=lambda torch: lambda x, dtype: x.to(getattr(torch, dtype.name)),
+        verbs=("astype",),
+        twice=False,
+        grad=False,
+        without={"dtypes": "the dtype is the argument"},
+    ),
+    Op(
+        "zeros_like",
+        tensors.zeros_like,
+        lambda d: [Sample(d(2, 3)), Sample(d()), Sample(d(0, 3))],
+        np.zeros_like,
+        verbs=("zeros_like",),
+    ),
 ]
 
 

@@ -1,4 +1,5 @@
 """Convolution, pooling and resizing: the public functions, and the verbs behind their gradients."""
+
 from __future__ import annotations
 
 import itertools
@@ -39,12 +40,16 @@ def conv2d(x, w, b=None, stride=1, padding=0, dilation=1, groups=1):
         return conv2d(x[None], w, b, stride, padding, dilation, groups)[0]
     (sh, sw), (dh, dw), (kh, kw) = pair(stride), pair(dilation), w.shape[2:]
     x = np.pad(x, ((0, 0), (0, 0), *margins(padding, (kh, kw), (dh, dw))))
-    out_h, out_w = ((n - d * (k - 1) - 1) // s + 1 for n, d, k, s in zip(x.shape[2:], (dh, dw), (kh, kw), (sh, sw), strict=True))
+    out_h, out_w = (
+        (n - d * (k - 1) - 1) // s + 1 for n, d, k, s in zip(x.shape[2:], (dh, dw), (kh, kw), (sh, sw), strict=True)
+    )
     y = np.zeros((len(x), len(w), out_h, out_w))
     own, per = len(w) // groups, w.shape[1]
     for n, o, i, j in np.ndindex(y.shape):
         first = o // own * per
-        window = x[n, first:first + per, i * sh:i * sh + dh * (kh - 1) + 1:dh, j * sw:j * sw + dw * (kw - 1) + 1:dw]
+        window = x[
+            n, first : first + per, i * sh : i * sh + dh * (kh - 1) + 1 : dh, j * sw : j * sw + dw * (kw - 1) + 1 : dw
+        ]
         y[n, o, i, j] = np.sum(window * w[o]) + (0 if b is None else b[o])
     return y
 
@@ -53,8 +58,12 @@ def conv_transpose2d(x, w, b=None, stride=1, padding=0, output_padding=0, groups
     """What it is the transpose of, applied to unit vectors."""
     if x.ndim == 3:
         return conv_transpose2d(x[None], w, b, stride, padding, output_padding, groups, dilation)[0]
-    sizes = [(n - 1) * s - 2 * p + d * (k - 1) + e + 1 for n, s, p, d, k, e in zip(
-        x.shape[2:], pair(stride), pair(padding), pair(dilation), w.shape[2:], pair(output_padding), strict=True)]
+    sizes = [
+        (n - 1) * s - 2 * p + d * (k - 1) + e + 1
+        for n, s, p, d, k, e in zip(
+            x.shape[2:], pair(stride), pair(padding), pair(dilation), w.shape[2:], pair(output_padding), strict=True
+        )
+    ]
     shape = (len(x), w.shape[1] * groups, *sizes)
     y = transpose_of(lambda u: conv2d(u, w, None, stride, padding, dilation, groups), shape, x)
     return y if b is None else y + b.reshape(1, -1, 1, 1)
@@ -78,7 +87,9 @@ def fold(cols, size, kernel, dilation=1, padding=0, stride=1):
 def windows(shape, kernel, stride=None, padding=0, dilation=1, ceil_mode=False):
     """(i, j, rows, columns) of every window; rows and columns may lie outside the image."""
     ranges = []
-    for n, k, s, p, d in zip(shape[-2:], pair(kernel), pair(stride or kernel), pair(padding), pair(dilation), strict=True):
+    for n, k, s, p, d in zip(
+        shape[-2:], pair(kernel), pair(stride or kernel), pair(padding), pair(dilation), strict=True
+    ):
         count = (n + 2 * p - d * (k - 1) - 1 + (s - 1 if ceil_mode else 0)) // s + 1
         if ceil_mode and (count - 1) * s >= n + p:
             count -= 1
@@ -122,12 +133,18 @@ def adaptive_windows(n, out):
 
 def adaptive(reduce):
     def pool(x, size):
-        size = [n if s is None else s for n, s in zip(x.shape[-2:], (size, size) if size is None or isinstance(size, int) else size, strict=True)]
+        size = [
+            n if s is None else s
+            for n, s in zip(x.shape[-2:], (size, size) if size is None or isinstance(size, int) else size, strict=True)
+        ]
         rows, columns = (adaptive_windows(n, s) for n, s in zip(x.shape[-2:], size, strict=True))
         y = np.zeros((*x.shape[:-2], *size))
         for i, j in np.ndindex(*size):
-            y[..., i, j] = reduce(x[..., rows[i].start:rows[i].stop, columns[j].start:columns[j].stop], axis=(-2, -1))
+            y[..., i, j] = reduce(
+                x[..., rows[i].start : rows[i].stop, columns[j].start : columns[j].stop], axis=(-2, -1)
+            )
         return y
+
     return pool
 
 
@@ -146,7 +163,9 @@ def interpolate(x, size=None, scale_factor=None, mode="nearest", align_corners=F
             low = min(int(place), n - 1)
             near.append((low, min(low + 1, n - 1), place - low))
         (r0, r1, u), (c0, c1, v) = near
-        y[..., i, j] = ((1 - u) * ((1 - v) * x[..., r0, c0] + v * x[..., r0, c1]) + u * ((1 - v) * x[..., r1, c0] + v * x[..., r1, c1]))
+        y[..., i, j] = (1 - u) * ((1 - v) * x[..., r0, c0] + v * x[..., r0, c1]) + u * (
+            (1 - v) * x[..., r1, c0] + v * x[..., r1, c1]
+        )
     return y
 
 
@@ -179,9 +198,11 @@ EMPTY_POOL = POOL._replace(N=0)
 
 def _with_geom(geom, empty, *shapes):
     """A sample for one image, and one for a batch of none; shapes hold N for the batch axis."""
+
     def samples(d: Draw):
         for g in (geom, empty):
             yield Sample(*[d(*(g.N if n == "N" else n for n in shape)) for shape in shapes], geom=g)
+
     return samples
 
 
@@ -217,7 +238,9 @@ def _max_pools(d: Draw):
     yield Sample(d.distinct(1, 1, 5, 5), 2, 1, 0, 2)
     yield Sample(d.distinct(1, 2, 4, 4), 2, return_indices=True)
     yield Sample(np.array([[[[1.0, 1, 2, 4], [5, 6, 7, 8], [3, 2, 1, 0], [1, 2, 3, 4]]]]), 3, 1, smooth=False)
-    yield Sample(np.array([[[[1.0, np.nan], [2.0, -np.inf]], [[-np.inf] * 2] * 2]]), 2, 1, 1, smooth=False, return_indices=True)
+    yield Sample(
+        np.array([[[[1.0, np.nan], [2.0, -np.inf]], [[-np.inf] * 2] * 2]]), 2, 1, 1, smooth=False, return_indices=True
+    )
 
 
 def _avg_pools(d: Draw):
@@ -243,10 +266,12 @@ def _adaptive(d: Draw):
     yield Sample(d(0, 2, 4, 4), 2)
 
 
-ADAPTIVE_ERRORS = (Bad(Sample(np.zeros((4, 4)), 2), ShapeError, r"adaptive.*\(4, 4\)"),
-                   Bad(Sample(np.zeros((1, 1, 4, 4)), (1, 2, 3)), ShapeError, "output_size must be one or two"),
-                   Bad(Sample(np.zeros((1, 1, 4, 4)), -1), ShapeError, "output_size must be"),
-                   Bad(Sample(np.zeros((1, 1, 0, 4)), 2), ShapeError, "with pixels in it"))
+ADAPTIVE_ERRORS = (
+    Bad(Sample(np.zeros((4, 4)), 2), ShapeError, r"adaptive.*\(4, 4\)"),
+    Bad(Sample(np.zeros((1, 1, 4, 4)), (1, 2, 3)), ShapeError, "output_size must be one or two"),
+    Bad(Sample(np.zeros((1, 1, 4, 4)), -1), ShapeError, "output_size must be"),
+    Bad(Sample(np.zeros((1, 1, 0, 4)), 2), ShapeError, "with pixels in it"),
+)
 
 
 def _flat_index(gy, indices, image, geom=None):
@@ -270,9 +295,21 @@ def _winners(d: Draw, batch):
 
 
 OPS = [
-    Op("F.conv2d", F.conv2d, _convs, conv2d, torch="nn.functional.conv2d", verbs=("conv2d",), tolerance=SUMS,
-       without={**NEEDS_AXES, "torch": "PyTorch has no padding of unequal sides"},
-       bad=(_conv_error((1, 3, 8, 8), (4, 2, 3, 3), r"conv2d: input \(1, 3, 8, 8\) and weight \(4, 2, 3, 3\): the weight expects 2 input channels.*the input has 3 \(axis 1\)"),
+    Op(
+        "F.conv2d",
+        F.conv2d,
+        _convs,
+        conv2d,
+        torch="nn.functional.conv2d",
+        verbs=("conv2d",),
+        tolerance=SUMS,
+        without={**NEEDS_AXES, "torch": "PyTorch has no padding of unequal sides"},
+        bad=(
+            _conv_error(
+                (1, 3, 8, 8),
+                (4, 2, 3, 3),
+                r"conv2d: input \(1, 3, 8, 8\) and weight \(4, 2, 3, 3\): the weight expects 2 input channels.*the input has 3 \(axis 1\)",
+            ),
             _conv_error((1, 4, 8, 8), (3, 2, 3, 3), "conv2d.*groups", groups=2),
             _conv_error((1, 1, 2, 2), (1, 1, 3, 3), r"conv2d.*\(1, 1, 2, 2\)"),
             _conv_error((1, 1, 4, 4), (1, 1, 3, 3), "bias has shape", b=2),
@@ -280,44 +317,187 @@ OPS = [
             _conv_error((1, 1, 4, 4), (1, 1, 3, 3), "padding", padding=-1),
             _conv_error((1, 1, 4, 4), (1, 1, 3, 3), "same.*stride 1", padding="same", stride=2),
             _conv_error((4, 4), (1, 1, 3, 3), "must have 4 axes"),
-            _conv_error((1, 1, 7, 7), (1, 1, 3, 3), "2.33", stride=3, strict=True))),
-    Op("F.conv_transpose2d", F.conv_transpose2d, _transposed_convs, conv_transpose2d, torch="nn.functional.conv_transpose2d", tolerance=SUMS, without=NEEDS_AXES,
-       bad=(_conv_error((1, 3, 4, 4), (2, 4, 3, 3), "conv_transpose2d.*3.*2"), _conv_error((1, 2, 4, 4), (2, 4, 3, 3), "bias has shape", b=3),
+            _conv_error((1, 1, 7, 7), (1, 1, 3, 3), "2.33", stride=3, strict=True),
+        ),
+    ),
+    Op(
+        "F.conv_transpose2d",
+        F.conv_transpose2d,
+        _transposed_convs,
+        conv_transpose2d,
+        torch="nn.functional.conv_transpose2d",
+        tolerance=SUMS,
+        without=NEEDS_AXES,
+        bad=(
+            _conv_error((1, 3, 4, 4), (2, 4, 3, 3), "conv_transpose2d.*3.*2"),
+            _conv_error((1, 2, 4, 4), (2, 4, 3, 3), "bias has shape", b=3),
             _conv_error((1, 2, 4, 4), (2, 4, 3, 3), "output_padding|output padding", output_padding=2, stride=2),
-            _conv_error((1, 3, 4, 4), (3, 4, 3, 3), "groups", groups=2))),
-    Op("conv2d_input_grad", lambda gy, w, geom: tensors.conv2d_input_grad(gy, w, geom=geom), _with_geom(GEOM, EMPTY_GEOM, OUT, WEIGHT), _input_grad,
-       verbs=("conv2d_input_grad",), tolerance=SUMS, without=NEEDS_AXES),
-    Op("conv2d_weight_grad", lambda gy, x, geom: tensors.conv2d_weight_grad(gy, x, geom=geom), _with_geom(GEOM, EMPTY_GEOM, OUT, IN), _weight_grad,
-       verbs=("conv2d_weight_grad",), tolerance=SUMS, without=NEEDS_AXES),
-    Op("F.unfold", F.unfold, lambda d: [Sample(d(1, 2, 3, 4), 2), Sample(d(1, 1, 5, 5), (2, 3), 2, 1, (2, 1)), Sample(d(0, 2, 3, 4), 2)], unfold, torch="nn.functional.unfold",
-       verbs=("im2col",), without=NEEDS_AXES, bad=(Bad(Sample(np.zeros((1, 1, 2, 2)), 3), ShapeError, "unfold"), Bad(Sample(np.zeros((2, 2)), 1), ShapeError, "unfold.*4 axes"))),
-    Op("F.fold", F.fold, lambda d: [Sample(d(1, 8, 6), (3, 4), 2), Sample(d(1, 6, 9), (5, 5), (2, 3), 2, 1, (2, 1)), Sample(d(0, 8, 6), (3, 4), 2)], fold, torch="nn.functional.fold",
-       verbs=("col2im",), tolerance=SUMS, without=NEEDS_AXES,
-       bad=(Bad(Sample(np.zeros((1, 7, 6)), (3, 4), 2), ShapeError, r"fold: expected \(N, C \* 2 \* 2, windows\), found shape \(1, 7, 6\)"),
-            Bad(Sample(np.zeros((1, 8, 5)), (3, 4), 2), ShapeError, "3x4 has 6 windows, the input has 5"))),
-    Op("F.max_pool2d", F.max_pool2d, _max_pools, max_pool2d, torch="nn.functional.max_pool2d", verbs=("max_pool2d",), without=NO_INTEGERS, bad=POOL_ERRORS),
-    Op("max_pool2d_grad", lambda gy, i, geom: tensors.max_pool2d_grad(gy, i, geom=geom), lambda d: [
-        Sample(d(g.N, g.C, g.out_h, g.out_w), _winners(d, g.N), geom=g) for g in (POOL, EMPTY_POOL)], lambda gy, i, geom: _flat_index(gy, i, (geom.H, geom.W)),
-       verbs=("max_pool2d_grad",), without=NEEDS_AXES, tolerance=SUMS),
-    Op("max_pool2d_take", lambda x, i, geom: tensors.max_pool2d_take(x, i, geom=geom), lambda d: [
-        Sample(d(g.N, g.C, g.H, g.W), _winners(d, g.N), geom=g) for g in (POOL, EMPTY_POOL)], _taken, verbs=("max_pool2d_take",), without=NEEDS_AXES),
-    Op("F.avg_pool2d", F.avg_pool2d, _avg_pools, avg_pool2d, torch="nn.functional.avg_pool2d", verbs=("avg_pool2d",), without=NO_INTEGERS, bad=POOL_ERRORS),
-    Op("avg_pool2d_grad", lambda gy, geom: tensors.avg_pool2d_grad(gy, geom=geom, count_include_pad=False), _with_geom(POOL, EMPTY_POOL, ("N", POOL.C, POOL.out_h, POOL.out_w)),
-       lambda gy, geom: transpose_of(lambda u: avg_pool2d(u, 2, (2, 1), 1, count_include_pad=False), (geom.N, geom.C, geom.H, geom.W), gy), verbs=("avg_pool2d_grad",), without=NEEDS_AXES),
-    Op("F.adaptive_avg_pool2d", F.adaptive_avg_pool2d, _adaptive, adaptive(np.mean), torch="nn.functional.adaptive_avg_pool2d", verbs=("adaptive_avg_pool2d",), without=NEEDS_AXES,
-       bad=ADAPTIVE_ERRORS),
-    Op("adaptive_avg_pool2d_grad", lambda gy, in_hw: tensors.adaptive_avg_pool2d_grad(gy, in_hw=in_hw), lambda d: [Sample(d(1, 2, 2, 3), (4, 5)), Sample(d(0, 2, 2, 3), (4, 5))],
-       lambda gy, in_hw: transpose_of(lambda u: adaptive(np.mean)(u, gy.shape[2:]), (*gy.shape[:2], *in_hw), gy), verbs=("adaptive_avg_pool2d_grad",), without=NEEDS_AXES),
-    Op("F.adaptive_max_pool2d", F.adaptive_max_pool2d, _adaptive, adaptive(np.max), torch="nn.functional.adaptive_max_pool2d", verbs=("adaptive_max_pool2d",), without=NEEDS_AXES,
-       bad=ADAPTIVE_ERRORS),
-    Op("adaptive_max_pool2d_grad", lambda gy, i, in_hw: tensors.adaptive_max_pool2d_grad(gy, i, in_hw=in_hw),
-       lambda d: [Sample(d(1, 2, 2, 3), d.integers(0, 20, 1, 2, 2, 3), (4, 5)), Sample(d(0, 2, 2, 3), np.zeros((0, 2, 2, 3), int), (4, 5))], _flat_index, verbs=("adaptive_max_pool2d_grad",),
-       without=NEEDS_AXES, tolerance=SUMS),
-    Op("F.interpolate", F.interpolate, lambda d: [Sample(d(1, 2, 3, 2), (5, 4)), Sample(d(1, 1, 4, 4), scale_factor=0.5), Sample(d(1, 1, 3, 2), (5, 4), mode="bilinear"),
-                                                  Sample(d(1, 1, 3, 4), (5, 2), mode="bilinear", align_corners=True), Sample(d(1, 1, 2, 2), scale_factor=(2, 1.5), mode="bilinear"),
-                                                  Sample(d(0, 1, 2, 2), 4)], interpolate,
-       torch=lambda torch: lambda x, size=None, scale_factor=None, mode="nearest", align_corners=None: torch.nn.functional.interpolate(x, size, scale_factor, mode, align_corners),
-       without={**NEEDS_AXES, "dtypes": "PyTorch interpolates floating point and bytes only"},
-       bad=(Bad(Sample(np.zeros((1, 1, 2, 2))), ShapeError, "give size or scale_factor"), Bad(Sample(np.zeros((1, 1, 2, 2)), 4, 2.0), ShapeError, "give size or scale_factor"),
-            Bad(Sample(np.zeros((1, 1, 2, 2)), 4, mode="sinc"), ValueError, "mode 'sinc' is not known"), Bad(Sample(np.zeros((1, 1, 2, 2)), 0), ShapeError, "interpolate.*at least 1"))),
+            _conv_error((1, 3, 4, 4), (3, 4, 3, 3), "groups", groups=2),
+        ),
+    ),
+    Op(
+        "conv2d_input_grad",
+        lambda gy, w, geom: tensors.conv2d_input_grad(gy, w, geom=geom),
+        _with_geom(GEOM, EMPTY_GEOM, OUT, WEIGHT),
+        _input_grad,
+        verbs=("conv2d_input_grad",),
+        tolerance=SUMS,
+        without=NEEDS_AXES,
+    ),
+    Op(
+        "conv2d_weight_grad",
+        lambda gy, x, geom: tensors.conv2d_weight_grad(gy, x, geom=geom),
+        _with_geom(GEOM, EMPTY_GEOM, OUT, IN),
+        _weight_grad,
+        verbs=("conv2d_weight_grad",),
+        tolerance=SUMS,
+        without=NEEDS_AXES,
+    ),
+    Op(
+        "F.unfold",
+        F.unfold,
+        lambda d: [Sample(d(1, 2, 3, 4), 2), Sample(d(1, 1, 5, 5), (2, 3), 2, 1, (2, 1)), Sample(d(0, 2, 3, 4), 2)],
+        unfold,
+        torch="nn.functional.unfold",
+        verbs=("im2col",),
+        without=NEEDS_AXES,
+        bad=(
+            Bad(Sample(np.zeros((1, 1, 2, 2)), 3), ShapeError, "unfold"),
+            Bad(Sample(np.zeros((2, 2)), 1), ShapeError, "unfold.*4 axes"),
+        ),
+    ),
+    Op(
+        "F.fold",
+        F.fold,
+        lambda d: [
+            Sample(d(1, 8, 6), (3, 4), 2),
+            Sample(d(1, 6, 9), (5, 5), (2, 3), 2, 1, (2, 1)),
+            Sample(d(0, 8, 6), (3, 4), 2),
+        ],
+        fold,
+        torch="nn.functional.fold",
+        verbs=("col2im",),
+        tolerance=SUMS,
+        without=NEEDS_AXES,
+        bad=(
+            Bad(
+                Sample(np.zeros((1, 7, 6)), (3, 4), 2),
+                ShapeError,
+                r"fold: expected \(N, C \* 2 \* 2, windows\), found shape \(1, 7, 6\)",
+            ),
+            Bad(Sample(np.zeros((1, 8, 5)), (3, 4), 2), ShapeError, "3x4 has 6 windows, the input has 5"),
+        ),
+    ),
+    Op(
+        "F.max_pool2d",
+        F.max_pool2d,
+        _max_pools,
+        max_pool2d,
+        torch="nn.functional.max_pool2d",
+        verbs=("max_pool2d",),
+        without=NO_INTEGERS,
+        bad=POOL_ERRORS,
+    ),
+    Op(
+        "max_pool2d_grad",
+        lambda gy, i, geom: tensors.max_pool2d_grad(gy, i, geom=geom),
+        lambda d: [Sample(d(g.N, g.C, g.out_h, g.out_w), _winners(d, g.N), geom=g) for g in (POOL, EMPTY_POOL)],
+        lambda gy, i, geom: _flat_index(gy, i, (geom.H, geom.W)),
+        verbs=("max_pool2d_grad",),
+        without=NEEDS_AXES,
+        tolerance=SUMS,
+    ),
+    Op(
+        "max_pool2d_take",
+        lambda x, i, geom: tensors.max_pool2d_take(x, i, geom=geom),
+        lambda d: [Sample(d(g.N, g.C, g.H, g.W), _winners(d, g.N), geom=g) for g in (POOL, EMPTY_POOL)],
+        _taken,
+        verbs=("max_pool2d_take",),
+        without=NEEDS_AXES,
+    ),
+    Op(
+        "F.avg_pool2d",
+        F.avg_pool2d,
+        _avg_pools,
+        avg_pool2d,
+        torch="nn.functional.avg_pool2d",
+        verbs=("avg_pool2d",),
+        without=NO_INTEGERS,
+        bad=POOL_ERRORS,
+    ),
+    Op(
+        "avg_pool2d_grad",
+        lambda gy, geom: tensors.avg_pool2d_grad(gy, geom=geom, count_include_pad=False),
+        _with_geom(POOL, EMPTY_POOL, ("N", POOL.C, POOL.out_h, POOL.out_w)),
+        lambda gy, geom: transpose_of(
+            lambda u: avg_pool2d(u, 2, (2, 1), 1, count_include_pad=False), (geom.N, geom.C, geom.H, geom.W), gy
+        ),
+        verbs=("avg_pool2d_grad",),
+        without=NEEDS_AXES,
+    ),
+    Op(
+        "F.adaptive_avg_pool2d",
+        F.adaptive_avg_pool2d,
+        _adaptive,
+        adaptive(np.mean),
+        torch="nn.functional.adaptive_avg_pool2d",
+        verbs=("adaptive_avg_pool2d",),
+        without=NEEDS_AXES,
+        bad=ADAPTIVE_ERRORS,
+    ),
+    Op(
+        "adaptive_avg_pool2d_grad",
+        lambda gy, in_hw: tensors.adaptive_avg_pool2d_grad(gy, in_hw=in_hw),
+        lambda d: [Sample(d(1, 2, 2, 3), (4, 5)), Sample(d(0, 2, 2, 3), (4, 5))],
+        lambda gy, in_hw: transpose_of(lambda u: adaptive(np.mean)(u, gy.shape[2:]), (*gy.shape[:2], *in_hw), gy),
+        verbs=("adaptive_avg_pool2d_grad",),
+        without=NEEDS_AXES,
+    ),
+    Op(
+        "F.adaptive_max_pool2d",
+        F.adaptive_max_pool2d,
+        _adaptive,
+        adaptive(np.max),
+        torch="nn.functional.adaptive_max_pool2d",
+        verbs=("adaptive_max_pool2d",),
+        without=NEEDS_AXES,
+        bad=ADAPTIVE_ERRORS,
+    ),
+    Op(
+        "adaptive_max_pool2d_grad",
+        lambda gy, i, in_hw: tensors.adaptive_max_pool2d_grad(gy, i, in_hw=in_hw),
+        lambda d: [
+            Sample(d(1, 2, 2, 3), d.integers(0, 20, 1, 2, 2, 3), (4, 5)),
+            Sample(d(0, 2, 2, 3), np.zeros((0, 2, 2, 3), int), (4, 5)),
+        ],
+        _flat_index,
+        verbs=("adaptive_max_pool2d_grad",),
+        without=NEEDS_AXES,
+        tolerance=SUMS,
+    ),
+    Op(
+        "F.interpolate",
+        F.interpolate,
+        lambda d: [
+            Sample(d(1, 2, 3, 2), (5, 4)),
+            Sample(d(1, 1, 4, 4), scale_factor=0.5),
+            Sample(d(1, 1, 3, 2), (5, 4), mode="bilinear"),
+            Sample(d(1, 1, 3, 4), (5, 2), mode="bilinear", align_corners=True),
+            Sample(d(1, 1, 2, 2), scale_factor=(2, 1.5), mode="bilinear"),
+            Sample(d(0, 1, 2, 2), 4),
+        ],
+        interpolate,
+        torch=lambda torch: (
+            lambda x, size=None, scale_factor=None, mode="nearest", align_corners=None: torch.nn.functional.interpolate(
+                x, size, scale_factor, mode, align_corners
+            )
+        ),
+        without={**NEEDS_AXES, "dtypes": "PyTorch interpolates floating point and bytes only"},
+        bad=(
+            Bad(Sample(np.zeros((1, 1, 2, 2))), ShapeError, "give size or scale_factor"),
+            Bad(Sample(np.zeros((1, 1, 2, 2)), 4, 2.0), ShapeError, "give size or scale_factor"),
+            Bad(Sample(np.zeros((1, 1, 2, 2)), 4, mode="sinc"), ValueError, "mode 'sinc' is not known"),
+            Bad(Sample(np.zeros((1, 1, 2, 2)), 0), ShapeError, "interpolate.*at least 1"),
+        ),
+    ),
 ]

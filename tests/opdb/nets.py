@@ -1,4 +1,5 @@
-"""What nets are made of besides convolutions: activations, normalisation, losses, attention, embeddings, dropout."""
+"""What nets are made of besides convolutions: activations, normalisation, attention, embeddings, dropout."""
+
 from __future__ import annotations
 
 import math
@@ -27,12 +28,21 @@ def activation(name, reference, *options, kinks=(), torch="", **fields):
             for shape in ((2, 3), (), (0, 3)):
                 yield Sample(d.away(*shape, kinks=kinks), **option)
         yield Sample(np.array([-50.0, -1.0, -0.0, 0.0, 1.0, 50.0, math.nan]), smooth=False)
-    return Op(f"F.{name}", getattr(F, name), samples, reference, torch=torch or FN + name, bad=(_not_floating(name), *fields.pop("bad", ())), **fields)
+
+    return Op(
+        f"F.{name}",
+        getattr(F, name),
+        samples,
+        reference,
+        torch=torch or FN + name,
+        bad=(_not_floating(name), *fields.pop("bad", ())),
+        **fields,
+    )
 
 
 def _gelu(x, approximate="none"):
     if approximate == "tanh":
-        return 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x ** 3)))
+        return 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
     return x * scipy.special.ndtr(x)
 
 
@@ -50,14 +60,44 @@ def over_dim(name, reference, composites, verbs=()):
         yield Sample(d(0, 3), 1)
         yield Sample(np.array([[1e4, -1e4, 0.0], [-1e4, -1e4, 1e4]]), 1)
         yield Sample(np.array([[-INF, 0.0, 1.0]]), 1, smooth=False)
-    return Op(f"F.{name}", getattr(F, name), samples, reference, torch=FN + name, verbs=verbs, composites=composites,
-              bad=(Bad(Sample(Z, 2), IndexError, "dim 2 is out of range"), Bad(Sample(np.array([1, 2]), 0), DTypeError, "needs a floating-point tensor, found int64")))
+
+    return Op(
+        f"F.{name}",
+        getattr(F, name),
+        samples,
+        reference,
+        torch=FN + name,
+        verbs=verbs,
+        composites=composites,
+        bad=(
+            Bad(Sample(Z, 2), IndexError, "dim 2 is out of range"),
+            Bad(Sample(np.array([1, 2]), 0), DTypeError, "needs a floating-point tensor, found int64"),
+        ),
+    )
 
 
 ACTIVATIONS = [
-    activation("leaky_relu", lambda x, negative_slope=0.01: np.where(x > 0, x, x * negative_slope), {"negative_slope": 0.1}, kinks=(0.0,), verbs=("leaky_relu",)),
-    activation("elu", lambda x, alpha=1.0: np.where(x > 0, x, alpha * np.expm1(np.minimum(x, 0))), {"alpha": 0.5}, kinks=(0.0,), verbs=("elu",)),
-    activation("gelu", _gelu, {"approximate": "tanh"}, verbs=("gelu",), bad=(Bad(Sample(Z, approximate="x"), ConfigError, "gelu: approximate must be 'none' or 'tanh', found 'x'"),)),
+    activation(
+        "leaky_relu",
+        lambda x, negative_slope=0.01: np.where(x > 0, x, x * negative_slope),
+        {"negative_slope": 0.1},
+        kinks=(0.0,),
+        verbs=("leaky_relu",),
+    ),
+    activation(
+        "elu",
+        lambda x, alpha=1.0: np.where(x > 0, x, alpha * np.expm1(np.minimum(x, 0))),
+        {"alpha": 0.5},
+        kinks=(0.0,),
+        verbs=("elu",),
+    ),
+    activation(
+        "gelu",
+        _gelu,
+        {"approximate": "tanh"},
+        verbs=("gelu",),
+        bad=(Bad(Sample(Z, approximate="x"), ConfigError, "gelu: approximate must be 'none' or 'tanh', found 'x'"),),
+    ),
     activation("silu", lambda x: x * scipy.special.expit(x)),
     activation("softplus", _softplus, {"beta": 2.0, "threshold": 1.5}, kinks=(0.75,), verbs=("softplus",)),
     over_dim("softmax", scipy.special.softmax, ("softmax_grad",), ("softmax",)),
@@ -104,207 +144,140 @@ def _lrn(x, size, alpha=1e-4, beta=0.75, k=1.0):
     """Krizhevsky's formula, channel by channel; alpha is divided by the size, as in PyTorch."""
     y = np.zeros_like(x)
     for c in range(x.shape[1]):
-        window = x[:, max(c - size // 2, 0):c + (size - 1) // 2 + 1]
-        y[:, c] = x[:, c] / (k + alpha / size * (window ** 2).sum(axis=1)) ** beta
+        window = x[:, max(c - size // 2, 0) : c + (size - 1) // 2 + 1]
+        y[:, c] = x[:, c] / (k + alpha / size * (window**2).sum(axis=1)) ** beta
     return y
 
 
-NORM_TOLERANCE = {"float32": (5e-5, 1e-5), "float16": (2e-2, 1e-2)}     # divided by a deviation of perhaps 0.3
+NORM_TOLERANCE = {"float32": (5e-5, 1e-5), "float16": (2e-2, 1e-2)}  # divided by a deviation of perhaps 0.3
 NO_SCALAR = {"scalar": "an axis of channels is needed"}
 
 NORMS = [
-    Op("F.batch_norm", lambda x, w=None, b=None, eps=1e-5: F.batch_norm(x, None, None, w, b, training=True, eps=eps),
-       lambda d: [Sample(d(3, 2, 2), d(2), d(2)), Sample(d(4, 2)), Sample(d(2, 2, 2, 2), d(2), d(2), eps=0.1), Sample(d(3, 2), d(2)), Sample(d(0, 2, 2), d(2), d(2))],
-       _batch_norm, torch=lambda torch: lambda x, w=None, b=None, eps=1e-5: torch.nn.functional.batch_norm(x, None, None, w, b, training=True, eps=eps),
-       verbs=("batch_norm",), composites=("batch_norm_grad",), tolerance=NORM_TOLERANCE,
-       without={**NO_SCALAR, "half": "PyTorch rounds the statistics to float16 in between"},
-       bad=(Bad(Sample(np.zeros((1, 2)), np.ones(2)), ShapeError, "one value for each channel.*larger batch, or eval"),
-            Bad(Sample(np.zeros((2, 3)), np.ones(2)), ShapeError, r"weight has shape \(2,\), the input \(2, 3\) has 3 channels"),
-            Bad(Sample(np.zeros(3)), ShapeError, "batch_norm: expected"))),
-    Op("F.batch_norm(eval)", lambda x, m, v, w=None, b=None, eps=1e-5: F.batch_norm(x, m, v, w, b, eps=eps),
-       lambda d: [Sample(d(2, 2, 3), d(2), d.between(0.5, 2, 2), d(2), d(2), constants=(1, 2)), Sample(d(3, 2), d(2), d.between(0.5, 2, 2), constants=(1, 2)),
-                  Sample(d(1, 2, 2, 2), d(2), d.between(0.5, 2, 2), d(2), constants=(1, 2)), Sample(d(0, 2), d(2), d.between(0.5, 2, 2), d(2), d(2), constants=(1, 2))],
-       _batch_norm_eval, torch=lambda torch: lambda x, m, v, w=None, b=None: torch.nn.functional.batch_norm(x, m, v, w, b), verbs=("batch_norm_inference",),
-       tolerance=NORM_TOLERANCE, without=NO_SCALAR, bad=(Bad(Sample(Z, None, None), ShapeError, "evaluation needs running_mean and running_var"),
-                                                       Bad(Sample(Z, np.zeros(2), np.ones(2)), ShapeError, "running_mean has shape"))),
-    Op("F.layer_norm", F.layer_norm, lambda d: [Sample(d(2, 4), (4,), d(4), d(4)), Sample(d(2, 2, 3), (2, 3), d(2, 3)), Sample(d(4), (4,), d(4), d(4)), Sample(d(2, 3), (3,)), Sample(d(0, 3), (3,), d(3), d(3))],
-       _layer_norm, torch=FN + "layer_norm", verbs=("layer_norm",), composites=("layer_norm_grad",), tolerance=NORM_TOLERANCE, without=NO_SCALAR,
-       bad=(Bad(Sample(Z, (2,)), ShapeError, r"normalized_shape is \(2,\), which the input's shape \(2, 3\) does not end in"), Bad(Sample(Z, (3,), np.ones(2)), ShapeError, "weight has shape"))),
-    Op("F.group_norm", F.group_norm, lambda d: [Sample(d(2, 4, 2), 2, d(4), d(4)), Sample(d(2, 4), 1), Sample(d(1, 2, 2, 3), 2, d(2)), Sample(d(0, 4, 2), 2, d(4), d(4))],
-       _group_norm, torch=FN + "group_norm", verbs=("group_norm",), composites=("group_norm_grad",), tolerance=NORM_TOLERANCE, without=NO_SCALAR,
-       bad=(Bad(Sample(np.zeros((2, 3, 2)), 2), ShapeError, "2 groups do not divide the 3 channels"), Bad(Sample(np.zeros((2, 4, 2)), 0), ShapeError, "0 groups"),
-            Bad(Sample(np.zeros((2, 4, 2)), 2, np.ones(3)), ShapeError, "weight has shape"))),
-    Op("F.instance_norm", F.instance_norm, lambda d: [Sample(d(2, 2, 3), d(2), d(2)), Sample(d(1, 2, 2, 2)), Sample(d(0, 2, 3))], lambda x, w=None, b=None: _group_norm(x, x.shape[1], w, b),
-       torch=lambda torch: lambda x, w=None, b=None: torch.nn.functional.instance_norm(x, weight=w, bias=b), composites=("group_norm_grad",), tolerance=NORM_TOLERANCE,
-       without={**NO_SCALAR, "half": "PyTorch rounds the statistics to float16 in between"},
-       bad=(Bad(Sample(np.zeros((2, 3, 2)), np.ones(2)), ShapeError, "weight has shape"),)),
-    Op("F.local_response_norm", F.local_response_norm, lambda d: [Sample(d(2, 5, 2), 3, 0.5), Sample(d(1, 4, 2, 2), 2, 1.0, 0.5, 2.0), Sample(d(1, 3, 2), 5), Sample(d(0, 3, 2), 3)], _lrn,
-       torch=FN + "local_response_norm", verbs=("local_response_norm",), composites=("local_response_norm_grad",), without={**NO_SCALAR, "half": "PyTorch averages in float16", "int64": "minidl refuses integers"},
-       bad=(Bad(Sample(np.zeros((2, 3, 2)), 0), ShapeError, "size must be at least 1, found 0"), Bad(Sample(np.zeros(3), 3), ShapeError, "local_response_norm: expected"))),
-]
-
-
-# ------------------------------------------------------------------------------------------------------------- losses
-def reduced(losses, reduction, weights=None):
-    if reduction == "none":
-        return losses
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return losses.sum() if reduction == "sum" else losses.sum() / (losses.size if weights is None else weights.sum())
-
-
-def _rows(x, target):
-    """(..., C) and the targets with the same leading axes."""
-    return (x if x.ndim == 1 else np.moveaxis(x, 1, -1)), target
-
-
-def _nll(logp, target, weight=None, ignore_index=-100, reduction="mean"):
-    rows, target = _rows(logp, np.asarray(target))
-    losses, weights = np.zeros(target.shape), np.zeros(target.shape)
-    for at in np.ndindex(target.shape):
-        t = target[at]
-        if t != ignore_index:
-            weights[at] = 1.0 if weight is None else weight[t]
-            losses[at] = -weights[at] * rows[(*at, t)]
-    return reduced(losses, reduction, weights)
-
-
-def _cross_entropy(x, target, weight=None, ignore_index=-100, reduction="mean", label_smoothing=0.0):
-    rows, target = _rows(x, np.asarray(target))
-    logp, classes = scipy.special.log_softmax(rows, axis=-1), rows.shape[-1]
-    w = np.ones(classes) if weight is None else weight
-    if target.dtype.kind == "f":
-        soft = _rows(target, 0)[0] * (1 - label_smoothing) + label_smoothing / classes
-        losses = -(logp * soft * w).sum(axis=-1)
-        return reduced(losses, reduction)
-    losses, weights = np.zeros(target.shape), np.zeros(target.shape)
-    for at in np.ndindex(target.shape):
-        if target[at] != ignore_index:
-            soft = np.eye(classes)[target[at]] * (1 - label_smoothing) * w + label_smoothing / classes * w
-            losses[at], weights[at] = -(logp[at] * soft).sum(), w[target[at]]
-    return reduced(losses, reduction, weights)
-
-
-def _cross_entropies(d: Draw):
-    labels = d.integers(0, 3, 4)
-    yield Sample(d(4, 3), labels)
-    yield Sample(d(4, 3), labels, d.between(0.5, 2, 3), reduction="sum", constants=(2,))
-    yield Sample(d(4, 3), np.array([0, -100, 2, 1]), d.between(0.5, 2, 3), label_smoothing=0.1, constants=(2,))
-    yield Sample(d(4, 3), np.array([0, 1, 1, 2]), None, 1, "none", 0.2)
-    yield Sample(d(2, 3, 2), d.integers(0, 3, 2, 2))
-    yield Sample(d(3), np.array(1))
-    yield Sample(d(4, 3), scipy.special.softmax(d(4, 3), axis=1), label_smoothing=0.1)
-    yield Sample(d(2, 3, 2), scipy.special.softmax(d(2, 3, 2), axis=1), d.between(0.5, 2, 3), reduction="none", constants=(2,))
-    yield Sample(d(0, 3), np.zeros(0, int), reduction="sum")
-    yield Sample(d(0, 3), np.zeros(0, int), smooth=False)
-    yield Sample(np.array([[1e4, -1e4, 0.0]]), np.array([1]))
-
-
-def _nlls(d: Draw):
-    yield Sample(-d.between(0.1, 2, 4, 3), d.integers(0, 3, 4))
-    yield Sample(-d.between(0.1, 2, 4, 3), np.array([0, -100, 2, 1]), d.between(0.5, 2, 3), constants=(2,))
-    yield Sample(-d.between(0.1, 2, 2, 3, 2), d.integers(0, 3, 2, 2), reduction="none")
-    yield Sample(-d.between(0.1, 2, 3), np.array(2), reduction="sum")
-    yield Sample(d(0, 3), np.zeros(0, int), reduction="sum")
-
-
-LABEL_ERRORS = (
-    (Sample(Z, np.array([0, 3])), Exception, "label.*3|3.*label"),
-    (Sample(Z, np.array([0, -1])), Exception, "label.*-1|-1.*label"),
-    (Sample(Z, np.array([0, 1, 2])), ShapeError, r"input \(2, 3\) needs labels of shape \(2,\), found \(3,\)"),
-    (Sample(Z, np.array([[0], [1]])), ShapeError, r"found \(2, 1\)"),
-    (Sample(Z, np.array([0, 1]), np.ones(2)), ShapeError, "weight has shape"),
-    (Sample(Z, np.array([0, 1]), reduction="average"), ConfigError, "reduction must be 'mean', 'sum' or 'none', found 'average'"),
-)
-
-
-def label_errors(name, **torch):
-    return tuple(Bad(s, e, f"{name}.*({m})", torch.get(f"case{i}", "")) for i, (s, e, m) in enumerate(LABEL_ERRORS))
-
-
-PROMOTES = dict.fromkeys(("float32 and float64", "int64 and float32"), "minidl promotes input and target, PyTorch does not")
-
-
-def elementwise_loss(name, f, domain=None, options=(), **fields):
-    """A loss of input and target of one shape; ``f(x, t, **options)`` before the reduction."""
-    domain = domain or (lambda d, *s: (d(*s), d(*s)))
-
-    def samples(d: Draw):
-        for option in ({}, {"reduction": "sum"}, {"reduction": "none"}, *options):
-            yield Sample(*domain(d, 2, 3), **option)
-        yield Sample(*domain(d))
-        yield Sample(*domain(d, 0, 3), reduction="sum")
-
-    def reference(x, t, reduction="mean", **rest):
-        return reduced(f(x, t, **rest), reduction)
-    bad = (Bad(Sample(np.full((2, 3), 0.5), np.zeros(3)), ShapeError, rf"{name}: input \(2, 3\) and target \(3,\) must have the same shape",
-               "" if name == "binary_cross_entropy" else "broadcasts, with a warning"),
-           Bad(Sample(Z, Z, reduction="avg"), ConfigError, f"{name}: reduction must be"), *fields.pop("bad", ()))
-    return Op(f"F.{name}", getattr(F, name), samples, reference, torch=FN + name, bad=bad, **fields)
-
-
-def _apart(d, *s):
-    """Differences at least 0.1 from 0, and from the kinks of second derivatives at 0.5 and 1."""
-    t = d(*s)
-    return np.asarray(t + np.where(d(*s) > 0, 1, -1) * d.integers(0, 3, *s) * 0.5 + d.between(0.1, 0.4, *s)), t
-
-
-def _probabilities(d, *s):
-    return d.between(0.1, 0.9, *s), d.between(0, 1, *s)
-
-
-def _bce_logits(x, t, weight=1.0, pos_weight=1.0):
-    return weight * ((1 - t) * x + ((pos_weight - 1) * t + 1) * np.logaddexp(0, -x))
-
-
-def _margin(x, target, p=1, margin=1.0, weight=None, reduction="mean"):
-    rows, target = np.atleast_2d(x), np.atleast_1d(target)
-    losses = np.zeros(len(target))
-    for n, t in enumerate(target):
-        terms = [max(0.0, margin - rows[n, t] + rows[n, c]) ** p for c in range(rows.shape[1]) if c != t]
-        losses[n] = sum(terms) / rows.shape[1] * (1.0 if weight is None else weight[t])
-    return reduced(losses if x.ndim > 1 else losses[0], reduction)
-
-
-def _margins(d: Draw):
-    x = np.array([[0.1, 0.9, -0.7], [0.5, -0.2, 2.2]])
-    yield Sample(x, np.array([0, 2]))
-    yield Sample(x, np.array([1, 1]), 2, 0.5, d.between(0.5, 2, 3), "sum", constants=(2,))
-    yield Sample(x, np.array([1, 0]), reduction="none")
-    yield Sample(x[0], np.array(1))
-
-
-LOSSES = [
-    Op("F.cross_entropy", F.cross_entropy, _cross_entropies, _cross_entropy, torch=lambda torch: lambda x, t, weight=None, ignore_index=-100, reduction="mean", label_smoothing=0.0:
-       torch.nn.functional.cross_entropy(x, t, weight, ignore_index=ignore_index, reduction=reduction, label_smoothing=label_smoothing), verbs=("softmax_cross_entropy",),
-       composites=("softmax_cross_entropy_grad",), without={"scalar": "an axis of classes is needed", "half": "logits of 1e4 overflow PyTorch's float16"},
-       bad=(*label_errors("cross_entropy"), Bad(Sample(np.array(1.0), np.array(0)), ShapeError, "needs an axis of classes"),
-            Bad(Sample(Z, np.zeros((2, 2))), ShapeError, r"must have the input's shape \(2, 3\), found \(2, 2\)"),
-            Bad(Sample(Z, np.array([0, 1]), label_smoothing=1.5), ConfigError, "label_smoothing must be between 0 and 1, found 1.5"))),
-    Op("F.nll_loss", F.nll_loss, _nlls, _nll, torch=FN + "nll_loss", verbs=("nll_loss",), without={"scalar": "an axis of classes is needed"}, bad=label_errors("nll_loss")),
-    Op("nll_loss_grad", lambda g, labels, weight=None: tensors.nll_loss_grad(g, labels, weight, num_classes=3, ignore_index=1),
-       lambda d: [Sample(d(4), np.array([0, 1, 2, 2])), Sample(d(2), np.array([0, 2]), d.between(0.5, 2, 3), constants=(2,)), Sample(d(0), np.zeros(0, int))],
-       lambda g, labels, weight=None: transpose_of(lambda u: _nll(u, labels, weight, 1, "none"), (len(g), 3), g), verbs=("nll_loss_grad",), without={"scalar": "an axis is needed"}),
-    elementwise_loss("mse_loss", lambda x, t: (x - t) ** 2),
-    elementwise_loss("l1_loss", lambda x, t: np.abs(x - t), _apart),
-    elementwise_loss("huber_loss", lambda x, t, delta=1.0: np.where(np.abs(x - t) < delta, (x - t) ** 2 / 2, delta * (np.abs(x - t) - delta / 2)), _apart, ({"delta": 0.5},), without=PROMOTES,
-                     bad=(Bad(Sample(Z, Z, delta=0.0), ConfigError, "delta must be greater than 0"),)),
-    elementwise_loss("smooth_l1_loss", lambda x, t, beta=1.0: np.where(np.abs(x - t) < beta, (x - t) ** 2 / 2 / beta, np.abs(x - t) - beta / 2) if beta else np.abs(x - t),
-                     _apart, ({"beta": 0.5}, {"beta": 0}), bad=(Bad(Sample(Z, Z, beta=-1.0), ConfigError, "beta must be at least 0"),)),
-    elementwise_loss("binary_cross_entropy", lambda x, t: -(t * np.log(x) + (1 - t) * np.log(1 - x)), _probabilities, without=PROMOTES,
-                     bad=(Bad(Sample(Z + 2, Z), ConfigError, "probabilities between 0 and 1.*with_logits"),)),
-    Op("F.binary_cross_entropy_with_logits", F.binary_cross_entropy_with_logits,
-       lambda d: [Sample(d(2, 3), d.between(0, 1, 2, 3)), Sample(d(2, 3), d.between(0, 1, 2, 3), d.between(0.5, 2, 3), "none", constants=(2,)),
-                  Sample(d(2, 3), d.between(0, 1, 2, 3), None, "sum", d.between(0.5, 2, 3), constants=(2,)), Sample(d(), d.between(0, 1)), Sample(d(0, 2), d(0, 2), reduction="sum"),
-                  Sample(np.array([1e4, -1e4, 50.0]), np.array([0.0, 0.0, 1.0]))],
-       lambda x, t, weight=None, reduction="mean", pos_weight=None: reduced(_bce_logits(x, t, 1.0 if weight is None else weight, 1.0 if pos_weight is None else pos_weight), reduction),
-       torch=lambda torch: lambda x, t, weight=None, reduction="mean", pos_weight=None: torch.nn.functional.binary_cross_entropy_with_logits(
-           x, t, weight, reduction=reduction, pos_weight=pos_weight),
-       bad=(Bad(Sample(Z, np.zeros(3)), ShapeError, "must have the same shape"), Bad(Sample(Z, Z, reduction="avg"), ConfigError, "reduction must be"))),
-    Op("F.multi_margin_loss", F.multi_margin_loss, _margins, _margin, torch=lambda torch: lambda x, t, p=1, margin=1.0, weight=None, reduction="mean":
-       torch.nn.functional.multi_margin_loss(x, t, p, margin, weight, reduction=reduction), without={"scalar": "an axis of classes is needed", "empty": "PyTorch gives uninitialised memory"},
-       bad=(Bad(Sample(Z, np.array([0, 3])), Exception, "multi_margin_loss.*3"), Bad(Sample(Z, np.array([0])), ShapeError, "needs labels of shape"),
-            Bad(Sample(Z, np.array([0, 1]), 3), ConfigError, "p must be 1 or 2"), Bad(Sample(np.zeros((2, 3, 2)), np.zeros((2, 2), int)), ShapeError, "expected"),
-            Bad(Sample(Z, np.array([0, 1]), 1, 1.0, np.ones(2)), ShapeError, "weight has shape"))),
+    Op(
+        "F.batch_norm",
+        lambda x, w=None, b=None, eps=1e-5: F.batch_norm(x, None, None, w, b, training=True, eps=eps),
+        lambda d: [
+            Sample(d(3, 2, 2), d(2), d(2)),
+            Sample(d(4, 2)),
+            Sample(d(2, 2, 2, 2), d(2), d(2), eps=0.1),
+            Sample(d(3, 2), d(2)),
+            Sample(d(0, 2, 2), d(2), d(2)),
+        ],
+        _batch_norm,
+        torch=lambda torch: (
+            lambda x, w=None, b=None, eps=1e-5: torch.nn.functional.batch_norm(
+                x, None, None, w, b, training=True, eps=eps
+            )
+        ),
+        verbs=("batch_norm",),
+        composites=("batch_norm_grad",),
+        tolerance=NORM_TOLERANCE,
+        without={**NO_SCALAR, "half": "PyTorch rounds the statistics to float16 in between"},
+        bad=(
+            Bad(Sample(np.zeros((1, 2)), np.ones(2)), ShapeError, "one value for each channel.*larger batch, or eval"),
+            Bad(
+                Sample(np.zeros((2, 3)), np.ones(2)),
+                ShapeError,
+                r"weight has shape \(2,\), the input \(2, 3\) has 3 channels",
+            ),
+            Bad(Sample(np.zeros(3)), ShapeError, "batch_norm: expected"),
+        ),
+    ),
+    Op(
+        "F.batch_norm(eval)",
+        lambda x, m, v, w=None, b=None, eps=1e-5: F.batch_norm(x, m, v, w, b, eps=eps),
+        lambda d: [
+            Sample(d(2, 2, 3), d(2), d.between(0.5, 2, 2), d(2), d(2), constants=(1, 2)),
+            Sample(d(3, 2), d(2), d.between(0.5, 2, 2), constants=(1, 2)),
+            Sample(d(1, 2, 2, 2), d(2), d.between(0.5, 2, 2), d(2), constants=(1, 2)),
+            Sample(d(0, 2), d(2), d.between(0.5, 2, 2), d(2), d(2), constants=(1, 2)),
+        ],
+        _batch_norm_eval,
+        torch=lambda torch: lambda x, m, v, w=None, b=None: torch.nn.functional.batch_norm(x, m, v, w, b),
+        verbs=("batch_norm_inference",),
+        tolerance=NORM_TOLERANCE,
+        without=NO_SCALAR,
+        bad=(
+            Bad(Sample(Z, None, None), ShapeError, "evaluation needs running_mean and running_var"),
+            Bad(Sample(Z, np.zeros(2), np.ones(2)), ShapeError, "running_mean has shape"),
+        ),
+    ),
+    Op(
+        "F.layer_norm",
+        F.layer_norm,
+        lambda d: [
+            Sample(d(2, 4), (4,), d(4), d(4)),
+            Sample(d(2, 2, 3), (2, 3), d(2, 3)),
+            Sample(d(4), (4,), d(4), d(4)),
+            Sample(d(2, 3), (3,)),
+            Sample(d(0, 3), (3,), d(3), d(3)),
+        ],
+        _layer_norm,
+        torch=FN + "layer_norm",
+        verbs=("layer_norm",),
+        composites=("layer_norm_grad",),
+        tolerance=NORM_TOLERANCE,
+        without=NO_SCALAR,
+        bad=(
+            Bad(
+                Sample(Z, (2,)),
+                ShapeError,
+                r"normalized_shape is \(2,\), which the input's shape \(2, 3\) does not end in",
+            ),
+            Bad(Sample(Z, (3,), np.ones(2)), ShapeError, "weight has shape"),
+        ),
+    ),
+    Op(
+        "F.group_norm",
+        F.group_norm,
+        lambda d: [
+            Sample(d(2, 4, 2), 2, d(4), d(4)),
+            Sample(d(2, 4), 1),
+            Sample(d(1, 2, 2, 3), 2, d(2)),
+            Sample(d(0, 4, 2), 2, d(4), d(4)),
+        ],
+        _group_norm,
+        torch=FN + "group_norm",
+        verbs=("group_norm",),
+        composites=("group_norm_grad",),
+        tolerance=NORM_TOLERANCE,
+        without=NO_SCALAR,
+        bad=(
+            Bad(Sample(np.zeros((2, 3, 2)), 2), ShapeError, "2 groups do not divide the 3 channels"),
+            Bad(Sample(np.zeros((2, 4, 2)), 0), ShapeError, "0 groups"),
+            Bad(Sample(np.zeros((2, 4, 2)), 2, np.ones(3)), ShapeError, "weight has shape"),
+        ),
+    ),
+    Op(
+        "F.instance_norm",
+        F.instance_norm,
+        lambda d: [Sample(d(2, 2, 3), d(2), d(2)), Sample(d(1, 2, 2, 2)), Sample(d(0, 2, 3))],
+        lambda x, w=None, b=None: _group_norm(x, x.shape[1], w, b),
+        torch=lambda torch: lambda x, w=None, b=None: torch.nn.functional.instance_norm(x, weight=w, bias=b),
+        composites=("group_norm_grad",),
+        tolerance=NORM_TOLERANCE,
+        without={**NO_SCALAR, "half": "PyTorch rounds the statistics to float16 in between"},
+        bad=(Bad(Sample(np.zeros((2, 3, 2)), np.ones(2)), ShapeError, "weight has shape"),),
+    ),
+    Op(
+        "F.local_response_norm",
+        F.local_response_norm,
+        lambda d: [
+            Sample(d(2, 5, 2), 3, 0.5),
+            Sample(d(1, 4, 2, 2), 2, 1.0, 0.5, 2.0),
+            Sample(d(1, 3, 2), 5),
+            Sample(d(0, 3, 2), 3),
+        ],
+        _lrn,
+        torch=FN + "local_response_norm",
+        verbs=("local_response_norm",),
+        composites=("local_response_norm_grad",),
+        without={**NO_SCALAR, "half": "PyTorch averages in float16", "int64": "minidl refuses integers"},
+        bad=(
+            Bad(Sample(np.zeros((2, 3, 2)), 0), ShapeError, "size must be at least 1, found 0"),
+            Bad(Sample(np.zeros(3), 3), ShapeError, "local_response_norm: expected"),
+        ),
+    ),
 ]
 
 
@@ -339,23 +312,29 @@ def multi_head(q, k, v, heads, w, b, wo, bo, mask=None):
     ws, bs = np.split(w, 3), (0, 0, 0) if b is None else np.split(b, 3)
     q, k, v = (x @ m.T + c for x, m, c in zip((q, k, v), ws, bs, strict=True))
     mask = None if mask is None else np.broadcast_to(mask, (len(q), heads, q.shape[1], k.shape[1]))
-    parts = [attention(*(t[..., h * width:(h + 1) * width] for t in (q, k, v)), None if mask is None else mask[:, h]) for h in range(heads)]
+    parts = [
+        attention(*(t[..., h * width : (h + 1) * width] for t in (q, k, v)), None if mask is None else mask[:, h])
+        for h in range(heads)
+    ]
     return np.concatenate(parts, axis=-1) @ wo.T + (0 if bo is None else bo)
 
 
 def _torch_multi_head(torch):
     def run(q, k, v, heads, w, b, wo, bo, mask=None):
-        args = [t.transpose(0, 1) for t in (q, k, v)]                   # PyTorch's has the batch second
+        args = [t.transpose(0, 1) for t in (q, k, v)]  # PyTorch's has the batch second
         if mask is not None:
-            mask = ~mask if mask.dtype == torch.bool else mask          # there, true hides
-        y, _ = torch.nn.functional.multi_head_attention_forward(*args, q.shape[-1], heads, w, b, None, None, False, 0.0, wo, bo, need_weights=False, attn_mask=mask)
+            mask = ~mask if mask.dtype == torch.bool else mask  # there, true hides
+        y, _ = torch.nn.functional.multi_head_attention_forward(
+            *args, q.shape[-1], heads, w, b, None, None, False, 0.0, wo, bo, need_weights=False, attn_mask=mask
+        )
         return y.transpose(0, 1)
+
     return run
 
 
 def _embeddings(d: Draw):
     yield Sample(np.array([[0, 2], [2, 1]]), d(3, 2))
-    yield Sample(np.array([0, 2, 1]), d(3, 2), 2, smooth=False)                         # row 2 gets no gradient, on purpose
+    yield Sample(np.array([0, 2, 1]), d(3, 2), 2, smooth=False)  # row 2 gets no gradient, on purpose
     yield Sample(np.array(1), d(3, 2))
     yield Sample(np.zeros((0, 2), int), d(3, 2))
 
@@ -373,26 +352,113 @@ def _dropped(x, p):
 
 
 REST = [
-    Op("F.scaled_dot_product_attention", F.scaled_dot_product_attention, _attentions, attention, torch=FN + "scaled_dot_product_attention", composites=("softmax_grad",), without={"scalar": "axes are needed"},
-       tolerance={"float16": (2e-2, 1e-2)},
-       bad=(Bad(Sample(Z, np.zeros((4, 2)), np.zeros((4, 2))), ShapeError, r"query \(2, 3\), key \(4, 2\), value \(4, 2\)"), Bad(Sample(Z, Z, np.zeros((3, 3))), ShapeError, "key and value"),
-            Bad(Sample(Z, Z, Z, np.ones((2, 2), bool), is_causal=True), ValueError, "attn_mask or is_causal"), Bad(Sample(Z, Z, Z, np.ones((3, 2))), ShapeError, "broadcast|mask"))),
-    Op("F.multi_head_attention", F.multi_head_attention,
-       lambda d: [Sample(d(1, 2, 4), d(1, 3, 4), d(1, 3, 4), 2, d(12, 4), d(12), d(4, 4), d(4)), Sample(d(1, 2, 2), d(1, 2, 2), d(1, 2, 2), 1, d(6, 2), None, d(2, 2), None, np.tril(np.ones((2, 2), bool))),
-                  Sample(d(0, 2, 2), d(0, 3, 2), d(0, 3, 2), 2, d(6, 2), d(6), d(2, 2), d(2))], multi_head, torch=_torch_multi_head, composites=("softmax_grad",), without={"scalar": "axes are needed"},
-       tolerance={"float32": (2e-5, 1e-5), "float16": (3e-2, 6e-2)},                    # three products of width 4 in a row
-       bad=(Bad(Sample(np.zeros((1, 2, 4)), np.zeros((1, 2, 4)), np.zeros((1, 2, 4)), 3, np.zeros((12, 4)), None, np.zeros((4, 4)), None), ShapeError, "3 heads do not divide the width 4"),
-            Bad(Sample(np.zeros((2, 4)), np.zeros((2, 4)), np.zeros((2, 4)), 2, np.zeros((12, 4)), None, np.zeros((4, 4)), None), ShapeError, r"expected \(N, L, E\)"))),
-    Op("F.embedding", F.embedding, _embeddings, _embedding, torch=FN + "embedding", verbs=("embedding",),
-       bad=(Bad(Sample(np.array([3]), np.zeros((3, 2))), IndexError, "embedding: index 3 is out of range; there are 3"), Bad(Sample(np.array([-1]), np.zeros((3, 2))), IndexError, "index -1"),
-            Bad(Sample(np.array([0.0]), np.zeros((3, 2))), DTypeError, "embedding: the indices must be integers"), Bad(Sample(np.array([0]), np.zeros(3)), ShapeError, "embedding: the weight must be"),
-            Bad(Sample(np.array([0]), np.zeros((3, 2)), 3), IndexError, "padding_idx 3 is out of range"))),
-    Op("embedding_grad", lambda gy, index, num: tensors.embedding_grad(gy, index, num=num), lambda d: [Sample(d(3, 2), np.array([0, 2, 2]), 3), Sample(d(0, 2), np.zeros(0, int), 3), Sample(d(2), np.array(1), 3)],
-       lambda gy, index, num: transpose_of(lambda u: u[index], (num, gy.shape[-1]), gy), verbs=("embedding_grad",), without={"scalar": "rows have an axis"}),
-    Op("dropout", lambda x, p: tensors.dropout(x, p=p, key=KEY), lambda d: [Sample(d(2, 3), 0.3), Sample(d(2, 3), 0.5), Sample(d(), 0.5), Sample(d(0, 3), 0.5)], _dropped, verbs=("dropout",)),
-    Op("F.normalize", F.normalize, lambda d: [Sample(d(2, 3)), Sample(d.away(2, 3), 1.0, 0), Sample(d.away(2, 3), 3.0), Sample(d(0, 3))],
-       lambda x, p=2.0, dim=1: x / np.maximum((np.abs(x) ** p).sum(axis=dim, keepdims=True) ** (1 / p), 1e-12), torch=FN + "normalize", without={"scalar": "an axis is needed"},
-       bad=(Bad(Sample(np.ones(3)), IndexError, "dim 1 is out of range"),)),
+    Op(
+        "F.scaled_dot_product_attention",
+        F.scaled_dot_product_attention,
+        _attentions,
+        attention,
+        torch=FN + "scaled_dot_product_attention",
+        composites=("softmax_grad",),
+        without={"scalar": "axes are needed"},
+        tolerance={"float16": (2e-2, 1e-2)},
+        bad=(
+            Bad(
+                Sample(Z, np.zeros((4, 2)), np.zeros((4, 2))),
+                ShapeError,
+                r"query \(2, 3\), key \(4, 2\), value \(4, 2\)",
+            ),
+            Bad(Sample(Z, Z, np.zeros((3, 3))), ShapeError, "key and value"),
+            Bad(Sample(Z, Z, Z, np.ones((2, 2), bool), is_causal=True), ValueError, "attn_mask or is_causal"),
+            Bad(Sample(Z, Z, Z, np.ones((3, 2))), ShapeError, "broadcast|mask"),
+        ),
+    ),
+    Op(
+        "F.multi_head_attention",
+        F.multi_head_attention,
+        lambda d: [
+            Sample(d(1, 2, 4), d(1, 3, 4), d(1, 3, 4), 2, d(12, 4), d(12), d(4, 4), d(4)),
+            Sample(d(1, 2, 2), d(1, 2, 2), d(1, 2, 2), 1, d(6, 2), None, d(2, 2), None, np.tril(np.ones((2, 2), bool))),
+            Sample(d(0, 2, 2), d(0, 3, 2), d(0, 3, 2), 2, d(6, 2), d(6), d(2, 2), d(2)),
+        ],
+        multi_head,
+        torch=_torch_multi_head,
+        composites=("softmax_grad",),
+        without={"scalar": "axes are needed"},
+        tolerance={"float32": (2e-5, 1e-5), "float16": (3e-2, 6e-2)},  # three products of width 4 in a row
+        bad=(
+            Bad(
+                Sample(
+                    np.zeros((1, 2, 4)),
+                    np.zeros((1, 2, 4)),
+                    np.zeros((1, 2, 4)),
+                    3,
+                    np.zeros((12, 4)),
+                    None,
+                    np.zeros((4, 4)),
+                    None,
+                ),
+                ShapeError,
+                "3 heads do not divide the width 4",
+            ),
+            Bad(
+                Sample(
+                    np.zeros((2, 4)),
+                    np.zeros((2, 4)),
+                    np.zeros((2, 4)),
+                    2,
+                    np.zeros((12, 4)),
+                    None,
+                    np.zeros((4, 4)),
+                    None,
+                ),
+                ShapeError,
+                r"expected \(N, L, E\)",
+            ),
+        ),
+    ),
+    Op(
+        "F.embedding",
+        F.embedding,
+        _embeddings,
+        _embedding,
+        torch=FN + "embedding",
+        verbs=("embedding",),
+        bad=(
+            Bad(Sample(np.array([3]), np.zeros((3, 2))), IndexError, "embedding: index 3 is out of range; there are 3"),
+            Bad(Sample(np.array([-1]), np.zeros((3, 2))), IndexError, "index -1"),
+            Bad(Sample(np.array([0.0]), np.zeros((3, 2))), DTypeError, "embedding: the indices must be integers"),
+            Bad(Sample(np.array([0]), np.zeros(3)), ShapeError, "embedding: the weight must be"),
+            Bad(Sample(np.array([0]), np.zeros((3, 2)), 3), IndexError, "padding_idx 3 is out of range"),
+        ),
+    ),
+    Op(
+        "embedding_grad",
+        lambda gy, index, num: tensors.embedding_grad(gy, index, num=num),
+        lambda d: [
+            Sample(d(3, 2), np.array([0, 2, 2]), 3),
+            Sample(d(0, 2), np.zeros(0, int), 3),
+            Sample(d(2), np.array(1), 3),
+        ],
+        lambda gy, index, num: transpose_of(lambda u: u[index], (num, gy.shape[-1]), gy),
+        verbs=("embedding_grad",),
+        without={"scalar": "rows have an axis"},
+    ),
+    Op(
+        "dropout",
+        lambda x, p: tensors.dropout(x, p=p, key=KEY),
+        lambda d: [Sample(d(2, 3), 0.3), Sample(d(2, 3), 0.5), Sample(d(), 0.5), Sample(d(0, 3), 0.5)],
+        _dropped,
+        verbs=("dropout",),
+    ),
+    Op(
+        "F.normalize",
+        F.normalize,
+        lambda d: [Sample(d(2, 3)), Sample(d.away(2, 3), 1.0, 0), Sample(d.away(2, 3), 3.0), Sample(d(0, 3))],
+        lambda x, p=2.0, dim=1: x / np.maximum((np.abs(x) ** p).sum(axis=dim, keepdims=True) ** (1 / p), 1e-12),
+        torch=FN + "normalize",
+        without={"scalar": "an axis is needed"},
+        bad=(Bad(Sample(np.ones(3)), IndexError, "dim 1 is out of range"),),
+    ),
 ]
 
-OPS = [*ACTIVATIONS, *NORMS, *LOSSES, *REST]
+OPS = [*ACTIVATIONS, *NORMS, *REST]

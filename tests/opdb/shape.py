@@ -1,15 +1,15 @@
-"""Operations that move elements: shapes, indices, padding, copies."""
+"""Operations that move elements: shapes, padding, copies."""
+
 from __future__ import annotations
 
 import numpy as np
 
 from minidl import ops
 from minidl.autograd.function import tensors
-from minidl.errors import DTypeError, ShapeError
+from minidl.errors import ShapeError
 from minidl.nn import functional as F
 from minidl.ops import shape as shapes
-from minidl.ops.inplace import region
-from tests.opdb.base import Bad, Draw, Op, Sample, transpose_of
+from tests.opdb.base import Bad, Op, Sample, transpose_of
 
 Z = np.zeros((2, 3))
 
@@ -28,7 +28,7 @@ def _flatten(x, start=0, end=-1):
     if not x.ndim:
         return x.reshape(1)
     end %= x.ndim
-    return x.reshape(*x.shape[:start], int(np.prod(x.shape[start:end + 1])), *x.shape[end + 1:])
+    return x.reshape(*x.shape[:start], int(np.prod(x.shape[start : end + 1])), *x.shape[end + 1 :])
 
 
 def _squeeze(x, dim=None):
@@ -38,7 +38,9 @@ def _squeeze(x, dim=None):
 
 def _pieces(x, size, dim=0):
     if isinstance(size, int):
-        return [np.take(x, range(i, min(i + size, x.shape[dim])), axis=dim) for i in range(0, max(x.shape[dim], 1), size)]
+        return [
+            np.take(x, range(i, min(i + size, x.shape[dim])), axis=dim) for i in range(0, max(x.shape[dim], 1), size)
+        ]
     return np.split(x, np.cumsum(size)[:-1], axis=dim)
 
 
@@ -71,203 +73,300 @@ def _pad(x, pad, mode="constant", value=None):
 
 
 MOVES = [
-    Op("ops.reshape", ops.reshape, calls(((2, 6), 3, 4), ((2, 6), (3, -1)), ((), 1), ((1,), ()), ((0, 3), 3, 0), ((2, 3), -1), ((0, 3), (0,))),
-       lambda x, *s: x.reshape(*s), torch=method("reshape"), verbs=("reshape",),
-       bad=(Bad(Sample(Z, 4, 2), ShapeError, r"reshape: shape \(2, 3\) has 6 elements, which do not fit \(4, 2\) \(8 elements\)"),
-            Bad(Sample(Z, -1, -1), ShapeError, "at most one entry may be -1"), Bad(Sample(Z, 4, -1), ShapeError, "6 elements"),
-            Bad(Sample(np.zeros((0, 3)), -1, 0), ShapeError, "0 elements"), Bad(Sample(Z, -2, 3), ShapeError, "no shape"))),
-    Op("ops.flatten", ops.flatten, calls(((2, 3, 2),), ((2, 3, 2), 1), ((2, 3, 2), 0, 1), ((),), ((0, 3, 2), 1)), _flatten, torch="flatten",
-       bad=(Bad(Sample(Z, 1, 0), ShapeError, "flatten: start_dim 1 comes after end_dim 0"), Bad(Sample(Z, 2), IndexError, "flatten: dim 2"))),
-    Op("Tensor.unflatten", shapes.unflatten, calls(((2, 6), 1, (2, 3)), ((2, 6), -1, (-1, 2)), ((0, 6), 1, (2, 3))),
-       lambda x, dim, sizes: x.reshape(*x.shape[:dim % 2], *sizes, *x.shape[dim % 2 + 1:]), torch=method("unflatten"),
-       without={"scalar": "an axis is needed"}, bad=(Bad(Sample(np.zeros((2, 6)), 1, (4, 2)), ShapeError, r"unflatten: axis 1 of length 6.*\(4, 2\)"),)),
-    Op("ops.permute", ops.permute, calls(((2, 3, 2), 2, 0, 1), ((2, 3), (1, 0)), ((0, 3), (-1, 0)), ((), ())), lambda x, *o: x.transpose(*o),
-       torch=method("permute"), verbs=("transpose",),
-       bad=(Bad(Sample(Z, 0, 0), ShapeError, r"permute: \(0, 0\) is no order of the 2 axes"), Bad(Sample(Z, 0), ShapeError, "permute"),
-            Bad(Sample(Z, 0, 2), IndexError, "permute: dim 2"))),
-    Op("ops.transpose", ops.transpose, calls(((2, 3, 2), 0, 2), ((2, 3), -1, -2), ((0, 3), 0, 1), ((), 0, -1)),
-       lambda x, a, b: np.swapaxes(x, a, b) if x.ndim else x, torch="transpose", aliases=("ops.swapaxes",),
-       bad=(Bad(Sample(Z, 0, 2), IndexError, "transpose: dim 2 is out of range"),)),
-    Op("Tensor.t", shapes.t, calls(((2, 3),), ((3,),), ((),), ((0, 2),)), np.transpose, torch="t",
-       bad=(Bad(Sample(np.zeros((2, 3, 2))), ShapeError, "t: needs at most two axes.*transpose"),)),
-    Op("ops.movedim", ops.movedim, calls(((2, 3, 2), 0, 2), ((2, 3, 2), -1, 0), ((0, 3), 0, 1)), np.moveaxis, torch="movedim",
-       without={"scalar": "an axis is needed"}, bad=(Bad(Sample(Z, 0, 2), IndexError, "movedim: dim 2"),)),
-    Op("ops.squeeze", ops.squeeze, calls(((1, 3, 1),), ((1, 3, 1), 0), ((1, 3, 1), -1), ((1, 3, 1), 1), ((1, 3, 1), (0, 2)), ((),), ((1, 0),)), _squeeze,
-       torch="squeeze", bad=(Bad(Sample(Z, 2), IndexError, "squeeze: dim 2"),)),
-    Op("ops.unsqueeze", ops.unsqueeze, calls(((2, 3), 0), ((2, 3), -1), ((2, 3), 1), ((), 0), ((0, 2), 2)), np.expand_dims, torch="unsqueeze",
-       bad=(Bad(Sample(Z, 3), IndexError, "unsqueeze: dim 3"),)),
-    Op("ops.broadcast_to", ops.broadcast_to, calls(((1, 3), 2, 3), ((3,), (2, -1)), ((), 2, 2), ((0, 1), 2, 0, 3), ((2, 1), 0, 2, 1)),
-       lambda x, *s: _expand(x, *(s[0] if isinstance(s[0], tuple) else s)), torch=method("expand"), verbs=("broadcast_to",),
-       bad=(Bad(Sample(Z, 4, 3), ShapeError, r"expand: shape \(2, 3\) does not stretch to \(4, 3\): axis 0 has length 2"),
-            Bad(Sample(Z, 3), ShapeError, "fewer axes"), Bad(Sample(Z, -1, 2, 3), ShapeError, "expand"))),
-    Op("sum_to", tensors.sum_to, lambda d: [Sample(d(2, 3), shape=s) for s in ((2, 1), (3,), (), (2, 3), (1, 3))] + [Sample(d(0, 2), shape=(2,)), Sample(d(), shape=())],
-       lambda x, shape: transpose_of(lambda u: np.broadcast_to(u, x.shape), shape, x), torch=lambda torch: lambda x, shape: x.sum_to_size(shape), verbs=("sum_to",),
-       without={"dtypes": "integers are not summed to a shape by users"}),
+    Op(
+        "ops.reshape",
+        ops.reshape,
+        calls(((2, 6), 3, 4), ((2, 6), (3, -1)), ((), 1), ((1,), ()), ((0, 3), 3, 0), ((2, 3), -1), ((0, 3), (0,))),
+        lambda x, *s: x.reshape(*s),
+        torch=method("reshape"),
+        verbs=("reshape",),
+        bad=(
+            Bad(
+                Sample(Z, 4, 2),
+                ShapeError,
+                r"reshape: shape \(2, 3\) has 6 elements, which do not fit \(4, 2\) \(8 elements\)",
+            ),
+            Bad(Sample(Z, -1, -1), ShapeError, "at most one entry may be -1"),
+            Bad(Sample(Z, 4, -1), ShapeError, "6 elements"),
+            Bad(Sample(np.zeros((0, 3)), -1, 0), ShapeError, "0 elements"),
+            Bad(Sample(Z, -2, 3), ShapeError, "no shape"),
+        ),
+    ),
+    Op(
+        "ops.flatten",
+        ops.flatten,
+        calls(((2, 3, 2),), ((2, 3, 2), 1), ((2, 3, 2), 0, 1), ((),), ((0, 3, 2), 1)),
+        _flatten,
+        torch="flatten",
+        bad=(
+            Bad(Sample(Z, 1, 0), ShapeError, "flatten: start_dim 1 comes after end_dim 0"),
+            Bad(Sample(Z, 2), IndexError, "flatten: dim 2"),
+        ),
+    ),
+    Op(
+        "Tensor.unflatten",
+        shapes.unflatten,
+        calls(((2, 6), 1, (2, 3)), ((2, 6), -1, (-1, 2)), ((0, 6), 1, (2, 3))),
+        lambda x, dim, sizes: x.reshape(*x.shape[: dim % 2], *sizes, *x.shape[dim % 2 + 1 :]),
+        torch=method("unflatten"),
+        without={"scalar": "an axis is needed"},
+        bad=(Bad(Sample(np.zeros((2, 6)), 1, (4, 2)), ShapeError, r"unflatten: axis 1 of length 6.*\(4, 2\)"),),
+    ),
+    Op(
+        "ops.permute",
+        ops.permute,
+        calls(((2, 3, 2), 2, 0, 1), ((2, 3), (1, 0)), ((0, 3), (-1, 0)), ((), ())),
+        lambda x, *o: x.transpose(*o),
+        torch=method("permute"),
+        verbs=("transpose",),
+        bad=(
+            Bad(Sample(Z, 0, 0), ShapeError, r"permute: \(0, 0\) is no order of the 2 axes"),
+            Bad(Sample(Z, 0), ShapeError, "permute"),
+            Bad(Sample(Z, 0, 2), IndexError, "permute: dim 2"),
+        ),
+    ),
+    Op(
+        "ops.transpose",
+        ops.transpose,
+        calls(((2, 3, 2), 0, 2), ((2, 3), -1, -2), ((0, 3), 0, 1), ((), 0, -1)),
+        lambda x, a, b: np.swapaxes(x, a, b) if x.ndim else x,
+        torch="transpose",
+        aliases=("ops.swapaxes",),
+        bad=(Bad(Sample(Z, 0, 2), IndexError, "transpose: dim 2 is out of range"),),
+    ),
+    Op(
+        "Tensor.t",
+        shapes.t,
+        calls(((2, 3),), ((3,),), ((),), ((0, 2),)),
+        np.transpose,
+        torch="t",
+        bad=(Bad(Sample(np.zeros((2, 3, 2))), ShapeError, "t: needs at most two axes.*transpose"),),
+    ),
+    Op(
+        "ops.movedim",
+        ops.movedim,
+        calls(((2, 3, 2), 0, 2), ((2, 3, 2), -1, 0), ((0, 3), 0, 1)),
+        np.moveaxis,
+        torch="movedim",
+        without={"scalar": "an axis is needed"},
+        bad=(Bad(Sample(Z, 0, 2), IndexError, "movedim: dim 2"),),
+    ),
+    Op(
+        "ops.squeeze",
+        ops.squeeze,
+        calls(((1, 3, 1),), ((1, 3, 1), 0), ((1, 3, 1), -1), ((1, 3, 1), 1), ((1, 3, 1), (0, 2)), ((),), ((1, 0),)),
+        _squeeze,
+        torch="squeeze",
+        bad=(Bad(Sample(Z, 2), IndexError, "squeeze: dim 2"),),
+    ),
+    Op(
+        "ops.unsqueeze",
+        ops.unsqueeze,
+        calls(((2, 3), 0), ((2, 3), -1), ((2, 3), 1), ((), 0), ((0, 2), 2)),
+        np.expand_dims,
+        torch="unsqueeze",
+        bad=(Bad(Sample(Z, 3), IndexError, "unsqueeze: dim 3"),),
+    ),
+    Op(
+        "ops.broadcast_to",
+        ops.broadcast_to,
+        calls(((1, 3), 2, 3), ((3,), (2, -1)), ((), 2, 2), ((0, 1), 2, 0, 3), ((2, 1), 0, 2, 1)),
+        lambda x, *s: _expand(x, *(s[0] if isinstance(s[0], tuple) else s)),
+        torch=method("expand"),
+        verbs=("broadcast_to",),
+        bad=(
+            Bad(
+                Sample(Z, 4, 3), ShapeError, r"expand: shape \(2, 3\) does not stretch to \(4, 3\): axis 0 has length 2"
+            ),
+            Bad(Sample(Z, 3), ShapeError, "fewer axes"),
+            Bad(Sample(Z, -1, 2, 3), ShapeError, "expand"),
+        ),
+    ),
+    Op(
+        "sum_to",
+        tensors.sum_to,
+        lambda d: (
+            [Sample(d(2, 3), shape=s) for s in ((2, 1), (3,), (), (2, 3), (1, 3))]
+            + [Sample(d(0, 2), shape=(2,)), Sample(d(), shape=())]
+        ),
+        lambda x, shape: transpose_of(lambda u: np.broadcast_to(u, x.shape), shape, x),
+        torch=lambda torch: lambda x, shape: x.sum_to_size(shape),
+        verbs=("sum_to",),
+        without={"dtypes": "integers are not summed to a shape by users"},
+    ),
     Op("ops.clone", ops.clone, calls(((2, 3),), ((),), ((0, 3),)), np.copy, torch="clone", verbs=("copy",)),
-    Op("Tensor.contiguous", lambda x: shapes.contiguous(x.transpose(0, 1)), calls(((2, 3),), ((0, 3),)), lambda x: x.T.copy(),
-       torch=lambda torch: lambda x: x.t().contiguous(), verbs=("contiguous",), without={"scalar": "always contiguous"}),
-    Op("ops.cat", ops.cat, lambda d: [Sample([d(2, 3), d(1, 3)]), Sample([d(2, 3), d(2, 1), d(2, 2)], 1), Sample([d(2, 3)], -1),
-                                      Sample([d(0, 3), d(2, 3)]), Sample((d(2), d(3)), 0)],
-       lambda xs, dim=0: np.concatenate(xs, dim), torch="cat", verbs=("concatenate",), aliases=("ops.concat", "ops.concatenate"),
-       without={"scalar": "an axis is needed"},
-       bad=(Bad(Sample([Z, np.zeros((2, 4))]), ShapeError, r"cat: tensor 1 has shape \(2, 4\), tensor 0 has \(2, 3\)"), Bad(Sample([]), ShapeError, "cat: needs at least one"),
-            Bad(Sample([np.array(1.0), np.array(2.0)]), ShapeError, "cat: 0-d tensors.*stack"), Bad(Sample([Z, Z], 2), IndexError, "cat: dim 2"),
-            Bad(Sample([Z, 3.0]), TypeError, "cat: expected Tensors, found float"))),
-    Op("ops.stack", ops.stack, lambda d: [Sample([d(2, 3), d(2, 3)]), Sample([d(2, 3), d(2, 3)], -1), Sample([d(3)] * 3, 1), Sample([d(), d()]), Sample([d(0, 2)] * 2)],
-       lambda xs, dim=0: np.stack(xs, dim), torch="stack", verbs=("stack",),
-       bad=(Bad(Sample([Z, np.zeros((3, 2))]), ShapeError, r"stack: tensor 1 has shape \(3, 2\)"), Bad(Sample([]), ShapeError, "stack: needs at least one"),
-            Bad(Sample([Z, Z], 3), IndexError, "stack: dim 3"))),
-    Op("ops.split", ops.split, calls(((5, 2), 2), ((2, 5), [1, 4], 1), ((4,), 4), ((0, 2), 2), ((2, 3), [2, 0])), _pieces, torch="split",
-       without={"scalar": "an axis is needed"},
-       bad=(Bad(Sample(Z, [1, 2], 0), ShapeError, r"split: the sizes \[1, 2\] do not add up to the length 2 of axis 0"),
-            Bad(Sample(Z, 0), ShapeError, "split: the size must be at least 1"), Bad(Sample(Z, 1, 2), IndexError, "split: dim 2"))),
-    Op("ops.chunk", ops.chunk, calls(((5, 2), 2), ((2, 5), 3, 1), ((2, 2), 4), ((0, 2), 2)), _chunks, torch="chunk", without={"scalar": "an axis is needed"},
-       bad=(Bad(Sample(Z, 0), ShapeError, "chunk: needs at least 1 chunk"),)),
-    Op("ops.unbind", ops.unbind, calls(((2, 3),), ((2, 3), 1), ((2, 0),)), lambda x, dim=0: list(np.moveaxis(x, dim, 0)), torch="unbind",
-       without={"scalar": "an axis is needed"}, bad=(Bad(Sample(Z, 2), IndexError, "unbind: dim 2"),)),
-    Op("ops.flip", ops.flip, calls(((2, 3), 0), ((2, 3), (0, 1)), ((2, 3), (-1,)), ((0, 3), 0)), lambda x, *d: np.flip(x, d[0]),
-       torch=method("flip"), verbs=("flip",), without={"scalar": "an axis is needed"}, bad=(Bad(Sample(Z, 2), IndexError, "flip: dim 2"),
-                                                                                         Bad(Sample(Z, (0, 0)), ShapeError, "flip: an axis appears twice"))),
-    Op("ops.roll", ops.roll, calls(((2, 3), 1), ((2, 3), 1, 0), ((2, 3), (1, -2), (0, 1)), ((0, 3), 1, 0), ((), 1)), _roll, torch="roll", verbs=("roll",),
-       bad=(Bad(Sample(Z, 1, 2), IndexError, "roll: dim 2"), Bad(Sample(Z, (1, 2), (0,)), ShapeError, "roll: 2 shifts.*1"),)),
-    Op("ops.repeat", ops.repeat, calls(((2, 3), 2, 1), ((3,), (2, 2)), ((), 3), ((0, 2), 2, 2), ((2,), 0)),
-       lambda x, *t: np.tile(x, t[0] if isinstance(t[0], tuple) else t), torch=method("repeat"), aliases=("ops.tile",),
-       bad=(Bad(Sample(Z, 2), ShapeError, "repeat.*fewer entries"), Bad(Sample(Z, 2, -1), ShapeError, "repeat"))),
-    Op("ops.tril", ops.tril, calls(((3, 3),), ((2, 3), 1), ((2, 3, 2), -1), ((0, 3),)), np.tril, torch="tril", verbs=("triangle",),
-       without={"scalar": "two axes are needed"}, bad=(Bad(Sample(np.zeros(3)), ShapeError, "tril: needs at least two axes"),)),
-    Op("ops.triu", ops.triu, calls(((3, 3),), ((2, 3), 1), ((2, 3, 2), -1), ((0, 3),)), np.triu, torch="triu",
-       without={"scalar": "two axes are needed"}, bad=(Bad(Sample(np.zeros(3)), ShapeError, "triu: needs at least two axes"),)),
-    Op("F.pad", F.pad, calls(((2, 3), (1, 2)), ((2, 3), (1, 0, 0, 2), "constant", 1.5), ((2, 4), (-1, 1)), ((1, 2, 4), (2, 1), "reflect"),
-                             ((1, 2, 3), (2, 4), "replicate"), ((1, 2, 3), (3, 2), "circular"), ((1, 1, 3, 3), (1, 1, 2, 2), "reflect"), ((0, 3), (1, 1)), ((), ())),
-       _pad, torch="nn.functional.pad", verbs=("pad",),
-       bad=(Bad(Sample(Z, (1,)), ShapeError, r"pad: \(1,\) for shape \(2, 3\)"), Bad(Sample(Z, (1, 1, 1, 1, 1, 1)), ShapeError, "pad"),
-            Bad(Sample(Z, (-2, -2)), ShapeError, "crops more than there is"), Bad(Sample(Z[None], (3, 0), "reflect"), ShapeError, "reflect cannot fill.*at most 2"),
-            Bad(Sample(Z[None], (4, 0), "circular"), ShapeError, "circular cannot fill.*at most 3"), Bad(Sample(Z[None], (1, 1), "mirror"), ValueError, "mode 'mirror'"))),
+    Op(
+        "Tensor.contiguous",
+        lambda x: shapes.contiguous(x.transpose(0, 1)),
+        calls(((2, 3),), ((0, 3),)),
+        lambda x: x.T.copy(),
+        torch=lambda torch: lambda x: x.t().contiguous(),
+        verbs=("contiguous",),
+        without={"scalar": "always contiguous"},
+    ),
+    Op(
+        "ops.cat",
+        ops.cat,
+        lambda d: [
+            Sample([d(2, 3), d(1, 3)]),
+            Sample([d(2, 3), d(2, 1), d(2, 2)], 1),
+            Sample([d(2, 3)], -1),
+            Sample([d(0, 3), d(2, 3)]),
+            Sample((d(2), d(3)), 0),
+        ],
+        lambda xs, dim=0: np.concatenate(xs, dim),
+        torch="cat",
+        verbs=("concatenate",),
+        aliases=("ops.concat", "ops.concatenate"),
+        without={"scalar": "an axis is needed"},
+        bad=(
+            Bad(Sample([Z, np.zeros((2, 4))]), ShapeError, r"cat: tensor 1 has shape \(2, 4\), tensor 0 has \(2, 3\)"),
+            Bad(Sample([]), ShapeError, "cat: needs at least one"),
+            Bad(Sample([np.array(1.0), np.array(2.0)]), ShapeError, "cat: 0-d tensors.*stack"),
+            Bad(Sample([Z, Z], 2), IndexError, "cat: dim 2"),
+            Bad(Sample([Z, 3.0]), TypeError, "cat: expected Tensors, found float"),
+        ),
+    ),
+    Op(
+        "ops.stack",
+        ops.stack,
+        lambda d: [
+            Sample([d(2, 3), d(2, 3)]),
+            Sample([d(2, 3), d(2, 3)], -1),
+            Sample([d(3)] * 3, 1),
+            Sample([d(), d()]),
+            Sample([d(0, 2)] * 2),
+        ],
+        lambda xs, dim=0: np.stack(xs, dim),
+        torch="stack",
+        verbs=("stack",),
+        bad=(
+            Bad(Sample([Z, np.zeros((3, 2))]), ShapeError, r"stack: tensor 1 has shape \(3, 2\)"),
+            Bad(Sample([]), ShapeError, "stack: needs at least one"),
+            Bad(Sample([Z, Z], 3), IndexError, "stack: dim 3"),
+        ),
+    ),
+    Op(
+        "ops.split",
+        ops.split,
+        calls(((5, 2), 2), ((2, 5), [1, 4], 1), ((4,), 4), ((0, 2), 2), ((2, 3), [2, 0])),
+        _pieces,
+        torch="split",
+        without={"scalar": "an axis is needed"},
+        bad=(
+            Bad(Sample(Z, [1, 2], 0), ShapeError, r"split: the sizes \[1, 2\] do not add up to the length 2 of axis 0"),
+            Bad(Sample(Z, 0), ShapeError, "split: the size must be at least 1"),
+            Bad(Sample(Z, 1, 2), IndexError, "split: dim 2"),
+        ),
+    ),
+    Op(
+        "ops.chunk",
+        ops.chunk,
+        calls(((5, 2), 2), ((2, 5), 3, 1), ((2, 2), 4), ((0, 2), 2)),
+        _chunks,
+        torch="chunk",
+        without={"scalar": "an axis is needed"},
+        bad=(Bad(Sample(Z, 0), ShapeError, "chunk: needs at least 1 chunk"),),
+    ),
+    Op(
+        "ops.unbind",
+        ops.unbind,
+        calls(((2, 3),), ((2, 3), 1), ((2, 0),)),
+        lambda x, dim=0: list(np.moveaxis(x, dim, 0)),
+        torch="unbind",
+        without={"scalar": "an axis is needed"},
+        bad=(Bad(Sample(Z, 2), IndexError, "unbind: dim 2"),),
+    ),
+    Op(
+        "ops.flip",
+        ops.flip,
+        calls(((2, 3), 0), ((2, 3), (0, 1)), ((2, 3), (-1,)), ((0, 3), 0)),
+        lambda x, *d: np.flip(x, d[0]),
+        torch=method("flip"),
+        verbs=("flip",),
+        without={"scalar": "an axis is needed"},
+        bad=(
+            Bad(Sample(Z, 2), IndexError, "flip: dim 2"),
+            Bad(Sample(Z, (0, 0)), ShapeError, "flip: an axis appears twice"),
+        ),
+    ),
+    Op(
+        "ops.roll",
+        ops.roll,
+        calls(((2, 3), 1), ((2, 3), 1, 0), ((2, 3), (1, -2), (0, 1)), ((0, 3), 1, 0), ((), 1)),
+        _roll,
+        torch="roll",
+        verbs=("roll",),
+        bad=(
+            Bad(Sample(Z, 1, 2), IndexError, "roll: dim 2"),
+            Bad(Sample(Z, (1, 2), (0,)), ShapeError, "roll: 2 shifts.*1"),
+        ),
+    ),
+    Op(
+        "ops.repeat",
+        ops.repeat,
+        calls(((2, 3), 2, 1), ((3,), (2, 2)), ((), 3), ((0, 2), 2, 2), ((2,), 0)),
+        lambda x, *t: np.tile(x, t[0] if isinstance(t[0], tuple) else t),
+        torch=method("repeat"),
+        aliases=("ops.tile",),
+        bad=(Bad(Sample(Z, 2), ShapeError, "repeat.*fewer entries"), Bad(Sample(Z, 2, -1), ShapeError, "repeat")),
+    ),
+    Op(
+        "ops.tril",
+        ops.tril,
+        calls(((3, 3),), ((2, 3), 1), ((2, 3, 2), -1), ((0, 3),)),
+        np.tril,
+        torch="tril",
+        verbs=("triangle",),
+        without={"scalar": "two axes are needed"},
+        bad=(Bad(Sample(np.zeros(3)), ShapeError, "tril: needs at least two axes"),),
+    ),
+    Op(
+        "ops.triu",
+        ops.triu,
+        calls(((3, 3),), ((2, 3), 1), ((2, 3, 2), -1), ((0, 3),)),
+        np.triu,
+        torch="triu",
+        without={"scalar": "two axes are needed"},
+        bad=(Bad(Sample(np.zeros(3)), ShapeError, "triu: needs at least two axes"),),
+    ),
+    Op(
+        "F.pad",
+        F.pad,
+        calls(
+            ((2, 3), (1, 2)),
+            ((2, 3), (1, 0, 0, 2), "constant", 1.5),
+            ((2, 4), (-1, 1)),
+            ((1, 2, 4), (2, 1), "reflect"),
+            ((1, 2, 3), (2, 4), "replicate"),
+            ((1, 2, 3), (3, 2), "circular"),
+            ((1, 1, 3, 3), (1, 1, 2, 2), "reflect"),
+            ((0, 3), (1, 1)),
+            ((), ()),
+        ),
+        _pad,
+        torch="nn.functional.pad",
+        verbs=("pad",),
+        bad=(
+            Bad(Sample(Z, (1,)), ShapeError, r"pad: \(1,\) for shape \(2, 3\)"),
+            Bad(Sample(Z, (1, 1, 1, 1, 1, 1)), ShapeError, "pad"),
+            Bad(Sample(Z, (-2, -2)), ShapeError, "crops more than there is"),
+            Bad(Sample(Z[None], (3, 0), "reflect"), ShapeError, "reflect cannot fill.*at most 2"),
+            Bad(Sample(Z[None], (4, 0), "circular"), ShapeError, "circular cannot fill.*at most 3"),
+            Bad(Sample(Z[None], (1, 1), "mirror"), ValueError, "mode 'mirror'"),
+        ),
+    ),
 ]
-
-
-# --------------------------------------------------------------------------------------------------------------- indices
-def _index(d: Draw):
-    for index in (1, -1, slice(None), slice(0, 3, 2), (slice(None), 1), (Ellipsis, 0), (None, 1), (slice(1, 1),), [2, 0, 2], ([0, 2], [1, 1]),
-                  (slice(None), [1, 0]), ([0, 1], slice(None), None), (np.array([0, 2]), slice(None)), (np.array([[0, 1], [2, 0]]),)):
-        yield Sample(d(3, 2), index)
-    yield Sample(d(3, 2), np.array([True, False, True]))
-    yield Sample(d(3, 2), np.array([[True, False], [False, False], [True, True]]))
-    yield Sample(d(0, 2), slice(None))
-    yield Sample(d(), ())
-    yield Sample(d(), Ellipsis)
-
-
-def _gathers(d: Draw):
-    yield Sample(d(3, 2), 0, d.integers(0, 3, 2, 2))
-    yield Sample(d(3, 2), -1, d.integers(0, 2, 3, 4))
-    yield Sample(d(3, 2), 1, d.integers(0, 2, 1, 3))
-    yield Sample(d(2, 3, 2), 1, d.integers(0, 3, 2, 1, 2))
-    yield Sample(d(3, 2), 0, np.zeros((0, 2), int))
-    yield Sample(d(), 0, np.array(0))
-
-
-def _gather(x, dim, index):
-    if not x.ndim:
-        return x
-    out = np.empty(index.shape)
-    for at in np.ndindex(index.shape):
-        place = list(at)
-        place[dim] = index[at]
-        out[at] = x[tuple(place)]
-    return out
-
-
-def _scatters(d: Draw):
-    yield Sample(d(3, 2), 0, d.integers(0, 3, 2, 2), d(2, 2))
-    yield Sample(d(3, 2), 1, d.integers(0, 2, 3, 4), d(3, 4))
-    yield Sample(d(3, 2), 0, np.zeros((0, 2), int), d(0, 2))
-    yield Sample(d(), 0, np.array(0), d())
-
-
-def _scatter_add(x, dim, index, src):
-    y = x.copy()
-    for at in np.ndindex(index.shape):
-        place = list(at)
-        if place:
-            place[dim] = index[at]
-        y[tuple(place)] += src[at]
-    return y
-
-
-def _write(x, v, index):
-    y = x.copy()
-    y[index] = v
-    return y
-
-
-def _setitem(x, index, v):
-    y = x.clone()
-    y[index] = v
-    return y
-
-
-PATH = [("transpose", {"axes": (1, 0)}), ("getitem", {"index": slice(1, 3)})]
-
-
-def _written_through_views(x, v):
-    y = x.copy()
-    y.T[1:3] = v
-    return y
-
-
-def _masked_select(x, mask):
-    return x[np.broadcast_to(mask, x.shape)]
-
-
-INDICES = [
-    Op("Tensor[...]", lambda x, index: x[index], _index, lambda x, index: x[index], torch=lambda torch: lambda x, index: x[index], verbs=("getitem",),
-       without={"devices": "an index on another device is a plain array"},
-       bad=(Bad(Sample(Z, 2), IndexError, r"index 2 is out of bounds.*\(2, 3\)"), Bad(Sample(Z, (0, 0, 0)), IndexError, "too many indices"),
-            Bad(Sample(Z, 1.0), TypeError, "1.0 is no index"), Bad(Sample(Z, np.array([0.0])), DTypeError, "integers or bool, found float"),
-            Bad(Sample(Z, np.array([True] * 3)), IndexError, r"shape \(2, 3\)"))),
-    Op("Tensor[...] = v", _setitem, lambda d: [Sample(d(3, 2), i, v) for i, v in ((1, d(2)), (slice(0, 2), d(2, 2)), ((slice(None), 0), d()), ([2, 0], d(2, 2)),
-                                                                                  ((Ellipsis, 1), 3.0), (slice(0, 0), d(0, 2)), (np.array([True, False, True]), d(1, 2)))]
-       + [Sample(d(0, 2), slice(None), d(2)), Sample(d(), (), d())],
-       lambda x, i, v: _write(x, v, i), torch=lambda torch: _setitem, verbs=("setitem",), without={"devices": "what is written is moved to the tensor, as by copy_",
-                **dict.fromkeys(("float32 and float64", "int64 and float32"), "and converted; PyTorch converts for slices only")},
-       bad=(Bad(Sample(Z, 2, 1.0), IndexError, "out of bounds"), Bad(Sample(Z, 0, np.zeros(4)), ShapeError, r"\(4,\) does not fit the place \(3,\)"))),
-    Op("getitem_grad", lambda gy, shape, index: tensors.getitem_grad(gy, shape=shape, index=index),
-       lambda d: [Sample(d(2), (3, 2), 1), Sample(d(3, 2), (3, 2), [2, 0, 2]), Sample(d(2), (3,), [1, 1]), Sample(d(), (3,), 0), Sample(d(0, 2), (3, 2), slice(0, 0))],
-       lambda gy, shape, index: transpose_of(lambda u: u[index], shape, gy), verbs=("getitem_grad",)),
-    Op("zero_at", lambda x, index: tensors.zero_at(x, index=index), lambda d: [Sample(d(3, 2), 1), Sample(d(3, 2), [2, 0, 2]), Sample(d(), ()), Sample(d(0, 2), slice(None))],
-       lambda x, index: _write(x, 0.0, index), verbs=("zero_at",)),
-    Op("view_write", lambda x, v: tensors.view_write(x, v, path=PATH), lambda d: [Sample(d(2, 4), d(2, 2)), Sample(d(0, 4), d(2, 0))], _written_through_views,
-       verbs=("view_write",), without={"scalar": "a view of an axis is needed"}),
-    Op("overwrite", lambda x: tensors.overwrite(x), calls(((2, 3),), ((),), ((0, 2),)), np.zeros_like, verbs=("overwrite",)),
-    Op("region", lambda x: region(tensors, x, PATH), lambda d: [Sample(d(2, 4)), Sample(d(0, 4))], lambda x: x.T[1:3], without={"scalar": "a view of an axis is needed"}),
-    Op("ops.gather", ops.gather, _gathers, _gather, torch="gather", verbs=("gather",),
-       bad=(Bad(Sample(Z, 0, np.array([[2, 0, 0]])), IndexError, "gather: index 2 is out of range; there are 2"), Bad(Sample(Z, 0, np.array([[-1]])), IndexError, "index -1"),
-            Bad(Sample(Z, 0, np.array([0])), ShapeError, "as many axes"), Bad(Sample(Z, 0, np.zeros((1, 4), int)), ShapeError, "none of them longer"),
-            Bad(Sample(Z, 0, np.zeros((1, 3))), DTypeError, "gather: the index must hold integers"), Bad(Sample(Z, 2, np.zeros((1, 3), int)), IndexError, "gather: dim 2"))),
-    Op("ops.scatter_add", ops.scatter_add, _scatters, _scatter_add, torch="scatter_add", verbs=("scatter_add",),
-       without={"dtypes": "torch wants src of the same dtype; minidl says so as well, in its own words"},
-       bad=(Bad(Sample(Z, 0, np.array([[2, 0, 0]]), np.zeros((1, 3))), IndexError, "scatter_add: index 2 is out of range"),
-            Bad(Sample(Z, 0, np.zeros((2, 3), int), np.zeros((1, 3))), ShapeError, r"scatter_add.*\(2, 3\).*\(1, 3\)"),
-            Bad(Sample(Z, 0, np.array([[0.0]]), np.zeros((1, 3))), DTypeError, "integers"))),
-    Op("ops.index_select", ops.index_select, lambda d: [Sample(d(3, 2), 0, np.array([2, 0, 2])), Sample(d(3, 2), 1, np.array([1])), Sample(d(3, 2), 0, np.zeros(0, int))],
-       lambda x, dim, i: np.take(x, i, axis=dim), torch="index_select", without={"scalar": "an axis is needed"},
-       bad=(Bad(Sample(Z, 0, np.array([2])), IndexError, "index_select: index 2 is out of range"), Bad(Sample(Z, 0, np.zeros((1, 1), int)), ShapeError, "must be a vector"),
-            Bad(Sample(Z, 2, np.array([0])), IndexError, "index_select: dim 2"), Bad(Sample(Z, 0, np.array([0.0])), DTypeError, "index_select.*integers"))),
-    Op("ops.masked_select", ops.masked_select, lambda d: [Sample(d(2, 3), d.mask(2, 3)), Sample(d(2, 3), d.mask(3)), Sample(d(0, 3), d.mask(3)), Sample(d(), np.array(True))],
-       _masked_select, torch="masked_select", bad=(Bad(Sample(Z, np.zeros((2, 3))), DTypeError, "mask must be bool"), Bad(Sample(Z, np.zeros(2, bool)), ShapeError, "expand|masked_select"))),
-    Op("ops.nonzero", ops.nonzero, lambda d: [Sample(d.integers(0, 2, 2, 3) * 1.0), Sample(np.zeros((2, 2))), Sample(d(0, 3)), Sample(np.array(1.0))], np.argwhere, torch="nonzero",
-       verbs=("nonzero",), grad=False, twice=False),
-    Op("F.one_hot", F.one_hot, lambda d: [Sample(d.integers(0, 3, 4), 3), Sample(np.array([[0, 2]])), Sample(np.array(1), 2), Sample(np.zeros((0,), int), 3)],
-       lambda x, n=-1: np.eye(n if n >= 0 else x.max() + 1, dtype=int)[x], torch="nn.functional.one_hot", verbs=("one_hot",), grad=False, twice=False,
-       bad=(Bad(Sample(np.array([3]), 3), IndexError, "one_hot: index 3 is out of range"), Bad(Sample(np.array([-1])), IndexError, "index -1"), Bad(Sample(np.array([1.0])), DTypeError, "one_hot.*integers"),
-            Bad(Sample(np.zeros(0, int)), ShapeError, "no labels to count"))),
-]
-
 
 TRANSFER = [
     # To the device that it is on already; test_devices.py moves tensors between two.
-    Op("to_device", lambda x: tensors.to_device(x, target=x.F), calls(((2, 3),), ((),), ((0, 2),)), np.copy, verbs=("to_device",)),
+    Op(
+        "to_device",
+        lambda x: tensors.to_device(x, target=x.F),
+        calls(((2, 3),), ((),), ((0, 2),)),
+        np.copy,
+        verbs=("to_device",),
+    ),
 ]
 
-OPS = [*MOVES, *INDICES, *TRANSFER]
+OPS = [*MOVES, *TRANSFER]

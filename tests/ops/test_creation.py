@@ -1,4 +1,5 @@
 """Making tensors: shapes, dtypes and values as PyTorch; random ones by their statistics."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -73,7 +74,9 @@ def test_as_in_pytorch(name, torch):
     ours, theirs = call(minidl), call(torch)
     assert ours.shape == tuple(theirs.shape) and str(ours.dtype) == str(theirs.dtype).removeprefix("torch.")
     if name in CALLS:
-        np.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=1e-6)                # linspace rounds differently: one unit of float32
+        np.testing.assert_allclose(
+            ours.numpy(), theirs.numpy(), rtol=1e-6
+        )  # linspace rounds differently: one unit of float32
 
 
 @pytest.mark.parity
@@ -98,9 +101,11 @@ def test_what_shares_memory():
 def test_distributions():
     """Means of 10,000 draws are within five standard errors; the default generator is seeded before every test."""
     n = 10_000
-    assert abs(minidl.rand(n).mean().item() - 0.5) < 5 * 12 ** -0.5 / n ** 0.5
-    assert abs(minidl.randn(n).mean().item()) < 5 / n ** 0.5 and abs(minidl.randn(n).std().item() - 1) < 5 / (2 * n) ** 0.5
-    assert abs(minidl.bernoulli(minidl.full((n,), 0.3)).mean().item() - 0.3) < 5 * 0.46 / n ** 0.5
+    assert abs(minidl.rand(n).mean().item() - 0.5) < 5 * 12**-0.5 / n**0.5
+    assert (
+        abs(minidl.randn(n).mean().item()) < 5 / n**0.5 and abs(minidl.randn(n).std().item() - 1) < 5 / (2 * n) ** 0.5
+    )
+    assert abs(minidl.bernoulli(minidl.full((n,), 0.3)).mean().item() - 0.3) < 5 * 0.46 / n**0.5
     assert set(minidl.randint(2, 5, (n,)).tolist()) == {2, 3, 4}
     assert sorted(minidl.randperm(50).tolist()) == list(range(50))
 
@@ -112,13 +117,16 @@ def test_the_same_seed_gives_the_same_numbers():
     assert minidl.randn(5).tolist() == first != minidl.randn(5).tolist()
 
 
-@pytest.mark.parametrize(("call", "error", "match"), [
-    (lambda: minidl.zeros(2, -1), ShapeError, r"zeros: sizes must be at least 0, found \(2, -1\)"),
-    (lambda: minidl.tensor([[1], [2, 3]]), ShapeError, "not of equal length"),
-    (lambda: minidl.tensor([2**70]), DTypeError, "tensor"),
-    (lambda: minidl.ones(2, dtype="int64", requires_grad=True), DTypeError, "only floating-point"),
-    (lambda: minidl.arange(0, 1, 0), ValueError, "arange: a step of 0"),
-])
+@pytest.mark.parametrize(
+    ("call", "error", "match"),
+    [
+        (lambda: minidl.zeros(2, -1), ShapeError, r"zeros: sizes must be at least 0, found \(2, -1\)"),
+        (lambda: minidl.tensor([[1], [2, 3]]), ShapeError, "not of equal length"),
+        (lambda: minidl.tensor([2**70]), DTypeError, "tensor"),
+        (lambda: minidl.ones(2, dtype="int64", requires_grad=True), DTypeError, "only floating-point"),
+        (lambda: minidl.arange(0, 1, 0), ValueError, "arange: a step of 0"),
+    ],
+)
 def test_errors(call, error, match):
     with pytest.raises(error, match=match):
         call()

@@ -1,4 +1,5 @@
 """Broadcasting, memory layouts and indices that hypothesis draws, against NumPy."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -37,14 +38,22 @@ def test_gradients_are_summed_back(drawn, seed):
     gy = np.asarray(rng.standard_normal(drawn.result_shape))
     (ta * tb).backward(minidl.from_numpy(gy))
     for t, g in ((ta, gy * b), (tb, gy * a)):
-        np.testing.assert_allclose(t.grad.numpy(), summed_back(g, t.shape), rtol=1e-12, atol=1e-13)      # another order of sums
+        np.testing.assert_allclose(
+            t.grad.numpy(), summed_back(g, t.shape), rtol=1e-12, atol=1e-13
+        )  # another order of sums
 
 
 @given(broadcasting(3), seeds)
 def test_where_broadcasts_three(drawn, seed):
     rng = np.random.default_rng(seed)
-    cond, a, b = rng.random(drawn.input_shapes[0]) < 0.5, *(np.asarray(rng.standard_normal(s)) for s in drawn.input_shapes[1:])
-    np.testing.assert_array_equal(minidl.where(minidl.from_numpy(np.asarray(cond)), minidl.from_numpy(a), minidl.from_numpy(b)).numpy(), np.where(cond, a, b))
+    cond, a, b = (
+        rng.random(drawn.input_shapes[0]) < 0.5,
+        *(np.asarray(rng.standard_normal(s)) for s in drawn.input_shapes[1:]),
+    )
+    np.testing.assert_array_equal(
+        minidl.where(minidl.from_numpy(np.asarray(cond)), minidl.from_numpy(a), minidl.from_numpy(b)).numpy(),
+        np.where(cond, a, b),
+    )
 
 
 @given(shapes(min_dims=1, min_side=2), shapes(min_dims=1, min_side=2))
@@ -60,7 +69,7 @@ def test_what_does_not_broadcast_is_told(a, b):
 def test_memory_does_not_matter(x):
     t = minidl.from_numpy(x)
     np.testing.assert_array_equal(t.exp().numpy(), np.exp(x))
-    np.testing.assert_allclose(t.sum().numpy(), np.sum(x), rtol=1e-12, atol=1e-12)                       # another order of sums
+    np.testing.assert_allclose(t.sum().numpy(), np.sum(x), rtol=1e-12, atol=1e-12)  # another order of sums
     np.testing.assert_array_equal(t.reshape(-1).numpy(), x.reshape(-1))
     assert t.contiguous().is_contiguous() and t.clone().numpy().tolist() == x.tolist()
 
@@ -94,7 +103,10 @@ def test_reading_and_writing_by_any_index(data):
 
 @given(st.data())
 def test_gradients_of_drawn_indices(data):
-    x = minidl.tensor(np.random.default_rng(0).standard_normal(data.draw(shapes(min_dims=1, min_side=1, max_side=3))), requires_grad=True)
+    x = minidl.tensor(
+        np.random.default_rng(0).standard_normal(data.draw(shapes(min_dims=1, min_side=1, max_side=3))),
+        requires_grad=True,
+    )
     index = data.draw(st.one_of(basic_indices(x.shape), advanced_indices(x.shape)))
     assert gradcheck(lambda t: t[index] * t[index], [x]) and gradgradcheck(lambda t: t[index] * t[index], [x])
 

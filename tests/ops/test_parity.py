@@ -1,4 +1,5 @@
 """Every operation of the table that PyTorch has, too: values, gradients, dtypes, shapes, and refusal of the same bad input."""
+
 from __future__ import annotations
 
 import itertools
@@ -18,7 +19,11 @@ shared = pytest.mark.parametrize("op", SHARED, ids=str)
 
 # Two implementations that each are within half of this of the exact result (tests/opdb/base.py); float16 rounds in PyTorch
 # between the steps of a fused operation, where minidl computes in float32.
-TOLERANCE = {"float64": {"rtol": 1e-10, "atol": 1e-11}, "float32": {"rtol": 5e-5, "atol": 1e-5}, "float16": {"rtol": 2e-2, "atol": 1e-2}}
+TOLERANCE = {
+    "float64": {"rtol": 1e-10, "atol": 1e-11},
+    "float32": {"rtol": 5e-5, "atol": 1e-5},
+    "float16": {"rtol": 2e-2, "atol": 1e-2},
+}
 
 
 def name_of(dtype) -> str:
@@ -47,12 +52,17 @@ def not_in_torch(error: Exception) -> bool:
 def assert_equal(ours, theirs, what, dtype):
     assert len(ours) == len(theirs), what
     for a, b in zip(ours, theirs, strict=True):
-        if a is None or b is None:                                       # no gradient, or a gradient of zeros: the same to an optimiser
+        if a is None or b is None:  # no gradient, or a gradient of zeros: the same to an optimiser
             assert all(t is None or not t.any() for t in (a, b)), what
             continue
         assert a.shape == tuple(b.shape), f"{what}: shape {a.shape}, PyTorch {tuple(b.shape)}"
         assert name_of(a.dtype) == name_of(b.dtype), f"{what}: {a.dtype}, PyTorch {b.dtype}"
-        np.testing.assert_allclose(a.detach().numpy().astype(np.float64), b.detach().numpy().astype(np.float64), **TOLERANCE[dtype], err_msg=str(what))
+        np.testing.assert_allclose(
+            a.detach().numpy().astype(np.float64),
+            b.detach().numpy().astype(np.float64),
+            **TOLERANCE[dtype],
+            err_msg=str(what),
+        )
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
@@ -63,7 +73,11 @@ def test_values_and_gradients(op: Op, dtype, torch):
     for sample in op.draw():
         sample = sample.cast(dtype)
         needs = sample.differentiable() if op.grad else []
-        if unequal_padding(sample) or "nan" in op.without and any(np.isnan(a).any() for a in sample.arrays() if a.dtype.kind == "f"):
+        if (
+            unequal_padding(sample)
+            or "nan" in op.without
+            and any(np.isnan(a).any() for a in sample.arrays() if a.dtype.kind == "f")
+        ):
             continue
         theirs_in = to_torch(torch, sample.arrays(), needs)
         try:
@@ -83,13 +97,15 @@ def test_values_and_gradients(op: Op, dtype, torch):
         gys = [np.asarray(rng.standard_normal(ours[k].shape)).astype(ours[k].dtype) for k in recorded]
         got = minidl.grad([ours[k] for k in recorded], [ours_in[i] for i in needs], wrap(gys), allow_unused=True)
         try:
-            expected = torch.autograd.grad([theirs[k] for k in recorded], [theirs_in[i] for i in needs], to_torch(torch, gys), allow_unused=True)
+            expected = torch.autograd.grad(
+                [theirs[k] for k in recorded], [theirs_in[i] for i in needs], to_torch(torch, gys), allow_unused=True
+            )
         except RuntimeError as e:
             if not_in_torch(e):
                 continue
             raise
         for i, g, e in zip(needs, got, expected, strict=True):
-            if g is not None and e is not None:                          # where an input is NaN, no gradient means anything
+            if g is not None and e is not None:  # where an input is NaN, no gradient means anything
                 nowhere = np.asarray(np.isnan(sample.arrays()[i]))
                 g.data = np.where(nowhere, 0, g.data)
                 e[torch.from_numpy(nowhere)] = 0
@@ -114,7 +130,7 @@ def both(op: Op, sample: Sample, torch):
     try:
         theirs = torch_run(torch, op, sample, to_torch(torch, sample.arrays()))
     except (RuntimeError, TypeError, ValueError, IndexError) as e:
-        if "not implemented for" in str(e):              # of its CPU kernels; minidl may be wider
+        if "not implemented for" in str(e):  # of its CPU kernels; minidl may be wider
             return None, None
         theirs = None
     return ours, theirs
@@ -161,7 +177,11 @@ def differ(ours, theirs) -> bool:
 
 
 def told(outputs) -> str:
-    return "an error" if outputs is None else ", ".join(f"{name_of(o.dtype)} {np.asarray(o.numpy()).reshape(-1)[:3]}" for o in outputs)
+    return (
+        "an error"
+        if outputs is None
+        else ", ".join(f"{name_of(o.dtype)} {np.asarray(o.numpy()).reshape(-1)[:3]}" for o in outputs)
+    )
 
 
 @pytest.mark.parametrize("op", [op for op in SHARED if not op.elementwise and "dtypes" not in op.without], ids=str)
@@ -170,7 +190,7 @@ def test_other_dtypes(op: Op, torch):
     wrong = []
     for sample in op.draw():
         if unequal_padding(sample) or any(a.size == 0 for a in sample.arrays()):
-            continue                                                     # PyTorch does not look at the dtype of nothing
+            continue  # PyTorch does not look at the dtype of nothing
         floating = [i for i, a in enumerate(sample.arrays()) if a.dtype.kind == "f"]
         cases = {"int64": dict.fromkeys(floating, "int64"), "bool": dict.fromkeys(floating, "bool")}
         if len(floating) > 1:
@@ -179,17 +199,26 @@ def test_other_dtypes(op: Op, torch):
         for case, dtypes in cases.items():
             if case in op.without:
                 continue
-            arrays = [np.asarray(np.nan_to_num(a).clip(-9, 9)).astype(dtypes[i]) if i in dtypes else a for i, a in enumerate(sample.arrays())]
+            arrays = [
+                np.asarray(np.nan_to_num(a).clip(-9, 9)).astype(dtypes[i]) if i in dtypes else a
+                for i, a in enumerate(sample.arrays())
+            ]
             rest = iter(arrays)
             other = sample.map(lambda _, rest=rest: next(rest))
             ours, theirs = both(op, other, torch)
-            if (ours is None) != (theirs is None) or ours is not None and [(name_of(t.dtype), t.shape) for t in ours] != [(name_of(t.dtype), tuple(t.shape)) for t in theirs]:
+            if (
+                (ours is None) != (theirs is None)
+                or ours is not None
+                and [(name_of(t.dtype), t.shape) for t in ours] != [(name_of(t.dtype), tuple(t.shape)) for t in theirs]
+            ):
                 wrong.append(f"{case} {other}: {told(ours)}, PyTorch {told(theirs)}")
     assert not wrong, "\n".join(wrong)
 
 
 # ---------------------------------------------------------------------------------------------------------- bad input
-@pytest.mark.parametrize(("op", "bad"), [pytest.param(op, bad, id=f"{op}-{i}") for op in SHARED for i, bad in enumerate(op.bad)])
+@pytest.mark.parametrize(
+    ("op", "bad"), [pytest.param(op, bad, id=f"{op}-{i}") for op in SHARED for i, bad in enumerate(op.bad)]
+)
 def test_bad_input_is_refused_by_both(op: Op, bad, torch):
     """tests/ops/test_bad_input.py has seen minidl refuse it; here PyTorch must, or the table says why it does not."""
     tensors = to_torch(torch, bad.sample.arrays())

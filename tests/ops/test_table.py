@@ -1,4 +1,5 @@
 """What every operation of the table must do: values, dtypes, layouts, sizes, devices, and nothing besides."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -9,6 +10,9 @@ from minidl.autograd import function as core
 from minidl.kernels import use
 from tests.kernels.cases import LAYOUTS, arrange
 from tests.opdb import OPS, Op, Sample, flat, run, wrap
+
+# NaN, logarithms of 0 and overflow are among the samples on purpose.
+pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
 
 operations = pytest.mark.parametrize("op", OPS, ids=str)
 
@@ -79,9 +83,18 @@ def test_layout(op: Op, layout):
     """Strides make no difference beyond the order in which sums are taken, forward and backward."""
     for sample in op.draw():
         other = sample.map(lambda a: arrange(a, layout))
-        assert_close(numbers(run(op, other, wrap(other.arrays()))), numbers(run(op, sample, wrap(sample.arrays()))), sample, **op.close("float64"))
+        assert_close(
+            numbers(run(op, other, wrap(other.arrays()))),
+            numbers(run(op, sample, wrap(sample.arrays()))),
+            sample,
+            **op.close("float64"),
+        )
         if op.grad and sample.smooth:
-            assert_close(*([g.numpy() for g in gradients(op, s)[1] if g is not None] for s in (other, sample)), sample, **op.close("float64"))
+            assert_close(
+                *([g.numpy() for g in gradients(op, s)[1] if g is not None] for s in (other, sample)),
+                sample,
+                **op.close("float64"),
+            )
 
 
 @operations
@@ -151,8 +164,12 @@ def test_two_levels_agree(op: Op):
             arrays, recorded = (gradients(op, sample, create_graph=c)[1] for c in (False, True))
             assert [g is None for g in arrays] == [g is None for g in recorded], sample
             compare = assert_same if not op.composites else assert_close
-            tolerance = {} if not op.composites else op.close("float64")      # the kernel sums in another order
-            compare(*([g.detach().numpy() for g in level if g is not None] for level in (arrays, recorded)), sample, **tolerance)
+            tolerance = {} if not op.composites else op.close("float64")  # the kernel sums in another order
+            compare(
+                *([g.detach().numpy() for g in level if g is not None] for level in (arrays, recorded)),
+                sample,
+                **tolerance,
+            )
 
 
 @operations
@@ -162,7 +179,11 @@ def test_kernel_variants_agree(op: Op):
         with use("reference"):
             expected, expected_grads = gradients(op, sample)
         assert_close(numbers(outputs), numbers(expected), sample, **op.close("float64"))
-        assert_close(*([g.numpy() for g in level if g is not None] for level in (grads, expected_grads)), sample, **op.close("float64"))
+        assert_close(
+            *([g.numpy() for g in level if g is not None] for level in (grads, expected_grads)),
+            sample,
+            **op.close("float64"),
+        )
 
 
 # ------------------------------------------------------------------------------------------------------- completeness
@@ -193,13 +214,19 @@ def test_the_entry_reaches_its_function(verb, monkeypatch):
     assert op is not None, f"no entry covers {verb}"
     reached = set()
     forward = core.functions[verb].forward
-    if forward is core.Function.forward:                                 # Unary and Binary call the backend's verb themselves
-        reached = {node.verb for sample in op.draw() if sample.differentiable()
-                   for node in graph(run(op, sample, wrap(sample.arrays(), sample.differentiable())))}
+    if forward is core.Function.forward:  # Unary and Binary call the backend's verb themselves
+        reached = {
+            node.verb
+            for sample in op.draw()
+            if sample.differentiable()
+            for node in graph(run(op, sample, wrap(sample.arrays(), sample.differentiable())))
+        }
     else:
+
         def spy(self, *args, **options):
             reached.add(type(self).verb)
             return forward(self, *args, **options)
+
         monkeypatch.setattr(core.functions[verb], "forward", spy)
         for sample in op.draw():
             gradients(op, sample)
@@ -233,9 +260,32 @@ def test_every_composite_is_reached_twice_differentiated(verb, monkeypatch):
 
 
 # Public names that take no tensor to compute with: tests/ops/test_creation.py.
-CREATION = {"arange", "as_tensor", "bernoulli", "empty", "empty_like", "eye", "from_dlpack", "from_numpy", "full", "full_like", "get_rng_state",
-            "linspace", "ones", "ones_like", "rand", "rand_like", "randint", "randn", "randn_like", "randperm", "set_rng_state", "tensor", "zeros",
-            "zeros_like"}
+CREATION = {
+    "arange",
+    "as_tensor",
+    "bernoulli",
+    "empty",
+    "empty_like",
+    "eye",
+    "from_dlpack",
+    "from_numpy",
+    "full",
+    "full_like",
+    "get_rng_state",
+    "linspace",
+    "ones",
+    "ones_like",
+    "rand",
+    "rand_like",
+    "randint",
+    "randn",
+    "randn_like",
+    "randperm",
+    "set_rng_state",
+    "tensor",
+    "zeros",
+    "zeros_like",
+}
 # Random, so that a value cannot be compared: tests/nn_functional/test_dropout.py.
 RANDOM = {"dropout", "dropout2d"}
 

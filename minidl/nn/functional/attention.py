@@ -68,8 +68,8 @@ def multi_head_attention(query: Tensor, key: Tensor, value: Tensor, num_heads: i
         ShapeError: the sizes do not fit.
     """
     if {query.ndim, key.ndim, value.ndim} != {3}:
-        raise ShapeError(f"multi_head_attention: expected (N, L, E), found query {query.shape}, key {key.shape} and value {value.shape}; "
-                         "add the batch axis with x[None]")
+        raise ShapeError(f"multi_head_attention: expected (N, L, E), found query {query.shape}, key {key.shape} and value "
+                         f"{value.shape}; add the batch axis with x[None]")
     n, length, width = query.shape
     if width % num_heads:
         raise ShapeError(f"multi_head_attention: {num_heads} heads do not divide the width {width}")

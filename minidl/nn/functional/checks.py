@@ -26,5 +26,5 @@ def same_dtype(name: str, x: Tensor, *others: Tensor | None) -> None:
         if not isinstance(t, Tensor):
             raise TypeError(f"{name}: expected a Tensor, found {type(t).__name__}; wrap it in minidl.tensor()")
         if t.data.dtype != x.data.dtype:
-            raise DTypeError(f"{name}: the input is {x.dtype}, but another tensor is {t.dtype}; they must agree, convert one with "
-                             ".to(dtype)")
+            raise DTypeError(f"{name}: the input is {x.dtype}, but another tensor is {t.dtype}; they must agree, convert one "
+                             "with .to(dtype)")

@@ -129,7 +129,8 @@ def interpolate(input: Tensor, size: Any = None, scale_factor: Any = None, mode:
         size = int(h * fh), int(w * fw)
     out_h, out_w = (size, size) if isinstance(size, int) else size
     if out_h < 1 or out_w < 1 or 0 in (h, w):
-        raise ShapeError(f"interpolate: the input {input.shape} and the output ({out_h}, {out_w}) must be at least 1 pixel high and wide")
+        raise ShapeError(f"interpolate: the input {input.shape} and the output ({out_h}, {out_w}) must be at least 1 pixel "
+                         "high and wide")
     if mode == "nearest":
         return input[:, :, [i * h // out_h for i in range(out_h)]][:, :, :, [i * w // out_w for i in range(out_w)]]
     if mode != "bilinear":
