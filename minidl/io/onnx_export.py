@@ -35,8 +35,8 @@ def export_onnx(
     """Write what ``model(x)`` computes in evaluation mode as the ONNX file ``path``, atomically.
 
     The file has an input ``input`` and an output ``output`` (``output_1``, ... if there are several); the weights keep the
-    names of the state dict.  The model is run on random numbers and afterwards is as it was.  As with every tracer, what
-    Python code decides from *values* is decided once, for those numbers.
+    names of the state dict.  The model is run on random numbers and afterwards is as it was; no other thread may use it
+    meanwhile.  As with every tracer, what Python code decides from *values* is decided once, for those numbers.
 
     Args:
         model: an ``nn.Module`` on the CPU that takes one tensor and returns one, or a tuple of them.

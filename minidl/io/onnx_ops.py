@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from minidl.errors import GraphError
-from minidl.io.onnx_trace import Constant, Dim
+from minidl.io.onnx_trace import Constant, Dim, formula
 
 OPSET = 18
 _LAST = np.iinfo(np.int64).max
@@ -87,8 +87,7 @@ class Graph:
                 if a is None or b is None:
                     raise GraphError("ONNX export: a constant differs along the batch; export with dynamic_batch=False")
                 a, b = a.take([0], axis), b.take([0], axis)
-                scale = m - n
-                shape.append(Dim(scale, n - 2 * scale))
+                shape.append(formula(n, m, "a constant"))
             else:
                 shape.append(n)
         if a.tobytes() != b.tobytes():

@@ -22,7 +22,8 @@ from minidl.config import grad_mode
 from minidl.errors import DeviceError, GraphError
 
 Array = np.ndarray[Any, Any]
-BATCHES = (2, 3)  # 1 would be broadcast by accident
+# 1 would be broadcast by accident; 3 apart, so that halves and thirds of the batch are not taken for multiples of it.
+BATCHES = (2, 5)
 
 # Not computations: creation, transfer, questions.  What they return is a constant.
 _NOT_VERBS = {
@@ -289,8 +290,7 @@ def merge(a: Trace, b: Trace) -> Trace:
 
 def _merge(a: Any, b: Any, verb: str) -> Any:
     if type(a) is int and type(b) is int and a != b:
-        scale = (b - a) // (BATCHES[1] - BATCHES[0])
-        return Dim(scale, a - scale * BATCHES[0])
+        return formula(a, b, verb)
     if isinstance(a, dict) and isinstance(b, dict) and a.keys() == b.keys():
         return {key: _merge(a[key], b[key], verb) for key in a}
     if isinstance(a, slice) and isinstance(b, slice):
@@ -314,6 +314,21 @@ def _merge(a: Any, b: Any, verb: str) -> Any:
     raise GraphError(
         f"ONNX export: {verb} depends on the batch size in a way that has no formula; export with dynamic_batch=False"
     )
+
+
+def formula(a: int, b: int, verb: str) -> Dim:
+    """The number that is ``a`` for the smaller batch and ``b`` for the larger, as a multiple of the batch plus something.
+
+    It must be a size for a batch of 1, too: the square of the batch is not mistaken for a multiple.
+    """
+    scale, rest = divmod(b - a, BATCHES[1] - BATCHES[0])
+    offset = a - scale * BATCHES[0]
+    if rest or (a >= 0 and scale + offset < 0):
+        raise GraphError(
+            f"ONNX export: {verb} uses {a} for a batch of {BATCHES[0]} and {b} for {BATCHES[1]}, which is no multiple of the "
+            "batch; export with dynamic_batch=False"
+        )
+    return Dim(scale, offset)
 
 
 def _rebuilt(like: Any, items: list[Any]) -> Any:

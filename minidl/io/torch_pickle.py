@@ -63,7 +63,7 @@ _HARMLESS = {
     "_codecs.encode", "functools.partial", "argparse.Namespace", "types.SimpleNamespace", "datetime.datetime",
     "pathlib.Path", "pathlib.PosixPath", "pathlib.WindowsPath", "pathlib.PurePosixPath", "pathlib._local.PosixPath",
 }  # fmt: skip
-_PYTHON_2 = {"__builtin__", "copy_reg", "commands", "popen2", "cPickle", "exceptions", "os2", "new", "imp"}
+_PYTHON_2 = {"__builtin__", "copy_reg", "commands", "popen2", "cPickle", "exceptions", "new", "imp"}  # no longer there
 _ORDERED = "collections.OrderedDict"
 
 
@@ -111,7 +111,7 @@ class Storage:
 
 @dataclasses.dataclass(frozen=True)
 class TensorRef:
-    """A view of a storage: ``offset`` and ``stride`` count elements of ``code``; ``count`` is how many there are."""
+    """A view of a record: ``offset`` and ``stride`` count elements of ``code``."""
 
     record: Record
     code: str

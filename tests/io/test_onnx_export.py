@@ -224,6 +224,7 @@ OPERATIONS = {
     "einsum": lambda x: minidl.einsum("nchw,ndhw->ncd", x, x * 2),
     "shapes": lambda x: x.reshape(x.shape[0], -1, 3).permute(2, 0, 1).unsqueeze(1).squeeze(1).flatten(1),
     "batch in two places": lambda x: x.reshape(x.shape[0] * 4, 9, 11).reshape(2, x.shape[0] * 2, 99),
+    "all but the last image": lambda x: x[: x.shape[0] - 1] + x[:-1],
     "broadcasts": lambda x, w: w.reshape(1, 1, 5, 11).expand(x.shape[0], 4, 5, 11) * 2,
     "repeats": lambda x: x.repeat(1, 2, 1, 1) * x.tile(1, 2, 1, 1),
     "cat and stack": lambda x: minidl.stack([minidl.cat([x, x * 2], 1), minidl.cat([x * 3, x], 1)], 1),
@@ -400,6 +401,9 @@ def test_two_threads_wait_for_each_other(tmp_path):
     [
         (lambda x: x * x.shape[0], "dynamic_batch=False"),
         (lambda x: x + 1 if x.shape[0] == 2 else x * 2, "different things for different batch sizes"),
+        (lambda x: x[: x.shape[0] // 2], "no multiple of the batch"),
+        (lambda x: x[: (x.shape[0] + 1) // 2], "no multiple of the batch"),
+        (lambda x: x[0].reshape(1, 3).expand(x.shape[0] ** 2, 3), "no multiple of the batch"),
         (lambda x: F.dropout(x, 0.5), "dropout"),
         (lambda x: minidl.nonzero(x).float(), "dynamic_batch=False|nonzero"),
         (lambda x: x[x > 0], "option computed from the input|dynamic_batch"),
