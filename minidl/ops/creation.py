@@ -250,7 +250,7 @@ def bernoulli(x: Tensor, generator: Generator | None = None) -> Tensor:
     Raises:
         ConfigError: an element of x is no probability.
     """
-    if not bool(((x >= 0) & (x <= 1)).all()):
+    if not (bool((x >= 0).all()) and bool((x <= 1).all())):
         raise ConfigError("bernoulli: the elements must be probabilities, between 0 and 1")
     return (rand(x.shape, dtype=x.dtype, device=x.F, generator=generator) < x).to(x.dtype)
 

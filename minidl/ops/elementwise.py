@@ -10,6 +10,7 @@ from typing import Any
 from minidl.autograd.function import Binary, Function, Unary, elementwise_error, plain, tensors
 from minidl.errors import DTypeError
 from minidl.ops.axes import broadcast
+from minidl.ops.checks import expect_tensors
 from minidl.tensor import Tensor, as_operand, promote
 
 
@@ -463,6 +464,7 @@ def where(condition: Tensor, input: Any, other: Any) -> Tensor:
     Raises:
         DTypeError: the condition is not bool.  ShapeError: the shapes do not broadcast.
     """
+    expect_tensors("where", condition)
     if condition.data.dtype.kind != "b":
         raise DTypeError(f"where: the condition must be bool, found {condition.dtype}; compare it with something")
     like = next((t for t in (input, other) if isinstance(t, Tensor)), None)
@@ -482,6 +484,7 @@ def masked_fill(x: Tensor, mask: Tensor, value: float) -> Tensor:
     Raises:
         DTypeError: the mask is not bool.  ShapeError: the shapes do not broadcast.
     """
+    expect_tensors("masked_fill", x, mask)
     if mask.data.dtype.kind != "b":
         raise DTypeError(f"masked_fill: the mask must be bool, found {mask.dtype}; compare it with something")
     kind = x.data.dtype.kind
@@ -495,6 +498,7 @@ def masked_fill(x: Tensor, mask: Tensor, value: float) -> Tensor:
 
 def clamp(x: Tensor, min: float | None = None, max: float | None = None) -> Tensor:
     """x limited to min .. max, either of which may be left out."""
+    expect_tensors("clamp", x)
     if min is None and max is None:
         raise ValueError("clamp: give min, max or both")
     if x.data.dtype.kind != "f" and float in (type(min), type(max)):

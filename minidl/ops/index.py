@@ -7,6 +7,7 @@ from minidl.autograd.function import Function, View, common_backend, plain, tens
 from minidl.config import grad_mode
 from minidl.errors import DTypeError, ShapeError
 from minidl.ops.axes import axis
+from minidl.ops.checks import expect_tensors
 from minidl.tensor import Tensor
 
 
@@ -162,6 +163,7 @@ def gather(x: Tensor, dim: int, index: Tensor) -> Tensor:
 
 def scatter_add(x: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
     """A copy of x with ``src`` added where :func:`gather` with this index would read."""
+    expect_tensors("scatter_add", src)
     d = _check_gather("scatter_add", x, dim, index)
     if src.ndim != x.ndim or any(i > n for i, n in zip(index.shape, src.shape, strict=True)):
         raise ShapeError(f"scatter_add: index of shape {index.shape} needs a src at least as large, found {src.shape}")
@@ -171,6 +173,7 @@ def scatter_add(x: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
 
 
 def _check_gather(name: str, x: Tensor, dim: int, index: Tensor) -> int:
+    expect_tensors(name, x, index)
     if index.data.dtype.kind not in "iu":
         raise DTypeError(f"{name}: the index must hold integers, found {index.dtype}; convert with .long()")
     d = axis(name, dim, x.ndim)
@@ -191,6 +194,7 @@ def check_range(name: str, index: Tensor, n: int) -> None:
 
 def index_select(x: Tensor, dim: int, index: Tensor) -> Tensor:
     """The positions ``index`` (a vector) along ``dim``."""
+    expect_tensors("index_select", x, index)
     d = axis("index_select", dim, x.ndim)
     common_backend("index_select", (x, index))
     if index.data.dtype.kind not in "iu":
@@ -203,6 +207,7 @@ def index_select(x: Tensor, dim: int, index: Tensor) -> Tensor:
 
 def masked_select(x: Tensor, mask: Tensor) -> Tensor:
     """The elements where the bool tensor ``mask`` (which broadcasts to x) is true, as a vector."""
+    expect_tensors("masked_select", x, mask)
     if mask.data.dtype.kind != "b":
         raise DTypeError(f"masked_select: the mask must be bool, found {mask.dtype}")
     common_backend("masked_select", (x, mask))
@@ -223,6 +228,7 @@ def one_hot(labels: Tensor, num_classes: int = -1) -> Tensor:
     Raises:
         DTypeError: labels are not integers.  IndexError: a label is out of range.
     """
+    expect_tensors("one_hot", labels)
     if labels.data.dtype.kind not in "iu":
         raise DTypeError(f"one_hot: labels must be integers, found {labels.dtype}; convert with .long()")
     if num_classes < 0:

@@ -5,6 +5,7 @@ from typing import Any
 
 from minidl.autograd.function import Function, tensors
 from minidl.errors import DTypeError, ShapeError
+from minidl.ops.checks import expect_tensors
 from minidl.tensor import Tensor, promote
 
 
@@ -127,6 +128,7 @@ def dot(a: Tensor, b: Tensor) -> Tensor:
 
 def outer(a: Tensor, b: Tensor) -> Tensor:
     """a[i] * b[j] for two vectors."""
+    expect_tensors("outer", a, b)
     if a.ndim != 1 or b.ndim != 1:
         raise ShapeError(f"outer: needs two vectors, found shapes {a.shape} and {b.shape}")
     return a.reshape(-1, 1) * b

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from minidl.autograd.function import Function, plain, tensors
 from minidl.errors import DTypeError, ShapeError
 from minidl.ops.axes import DimError, axes, axis, inverse
+from minidl.ops.checks import expect_tensors
 from minidl.tensor import Tensor
 
 
@@ -124,6 +125,7 @@ class Extremum(NamedTuple):
 
 
 def _floating(name: str, x: Tensor) -> None:
+    expect_tensors(name, x)
     if x.data.dtype.kind != "f":
         raise DTypeError(f"{name}: needs a floating-point tensor, found {x.dtype}; convert with .float()")
 
@@ -143,6 +145,7 @@ def sum(x: Tensor, dim: Any = None, keepdim: bool = False, dtype: Any = None) ->
 
 def mean(x: Tensor, dim: Any = None, keepdim: bool = False, dtype: Any = None) -> Tensor:
     """The mean over the axes ``dim`` (all by default); NaN over nothing."""
+    expect_tensors("mean", x)
     if dtype is not None:
         x = x.to(dtype)
     _floating("mean", x)
@@ -252,6 +255,7 @@ def cumsum(x: Tensor, dim: int) -> Tensor:
 
 def logsumexp(x: Tensor, dim: Any, keepdim: bool = False) -> Tensor:
     """log(sum(exp(x))) over axes, without overflow.  Integers are computed in float32."""
+    expect_tensors("logsumexp", x)
     if not x.is_floating_point():
         x = x.to(x.F.float32)
     over = axes("logsumexp", dim, x.ndim)

@@ -8,6 +8,7 @@ from typing import Any
 from minidl.autograd.function import Function, View, tensors
 from minidl.errors import ShapeError
 from minidl.ops.axes import axes, axis, inverse
+from minidl.ops.checks import expect_tensors
 from minidl.tensor import Tensor, promote
 
 
@@ -164,6 +165,7 @@ def reshape(x: Tensor, *shape: Any) -> Tensor:
     Raises:
         ShapeError: the numbers of elements differ.
     """
+    expect_tensors("reshape", x)
     sizes = sizes_of(shape)
     known = math.prod(n for n in sizes if n != -1)
     unknown = sizes.count(-1)

@@ -257,7 +257,9 @@ NORMS = [
         composites=("group_norm_grad",),
         tolerance=NORM_TOLERANCE,
         without={**NO_SCALAR, "half": "PyTorch rounds the statistics to float16 in between"},
-        bad=(Bad(Sample(np.zeros((2, 3, 2)), np.ones(2)), ShapeError, "weight has shape"),),
+        bad=(Bad(Sample(np.zeros((2, 3, 2)), np.ones(2)), ShapeError, "instance_norm: weight has shape"),
+            Bad(Sample(np.zeros((2, 3, 1))), ShapeError, "one pixel for each channel"),
+            Bad(Sample(np.zeros(3)), ShapeError, "instance_norm: expected"),),
     ),
     Op(
         "F.local_response_norm",

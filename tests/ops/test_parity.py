@@ -11,8 +11,9 @@ import minidl
 from minidl import Tensor
 from tests.opdb import OPS, Op, Sample, flat, run, wrap
 
-# NaN, logarithms of 0 and overflow are among the samples on purpose.
-pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("ignore::RuntimeWarning")]
+# NaN, logarithms of 0 and overflow are among the samples on purpose, and calls that PyTorch warns of.
+IGNORED = "ignore::RuntimeWarning", "ignore::UserWarning", "ignore::DeprecationWarning"
+pytestmark = [pytest.mark.parity, *map(pytest.mark.filterwarnings, IGNORED)]
 
 SHARED = [op for op in OPS if op.torch is not None]
 shared = pytest.mark.parametrize("op", SHARED, ids=str)

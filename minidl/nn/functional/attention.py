@@ -8,6 +8,7 @@ from minidl.errors import ShapeError
 from minidl.nn.functional.activation import dropout, softmax
 from minidl.nn.functional.checks import floating, same_dtype
 from minidl.nn.functional.linear import linear
+from minidl.ops.checks import expect_tensors
 from minidl.ops.creation import ones
 from minidl.ops.elementwise import masked_fill
 from minidl.ops.matmul import matmul
@@ -67,6 +68,7 @@ def multi_head_attention(query: Tensor, key: Tensor, value: Tensor, num_heads: i
     Raises:
         ShapeError: the sizes do not fit.
     """
+    expect_tensors("multi_head_attention", query, key, value, in_proj_weight, in_proj_bias, out_proj_weight, out_proj_bias)
     if {query.ndim, key.ndim, value.ndim} != {3}:
         raise ShapeError(f"multi_head_attention: expected (N, L, E), found query {query.shape}, key {key.shape} and value "
                          f"{value.shape}; add the batch axis with x[None]")

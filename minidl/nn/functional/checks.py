@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from minidl.errors import DTypeError
+from minidl.ops.checks import expect_tensors
 from minidl.tensor import Tensor
 
 
@@ -11,8 +12,7 @@ def floating(name: str, x: Tensor) -> Tensor:
     Raises:
         DTypeError: x holds integers or bool.
     """
-    if not isinstance(x, Tensor):
-        raise TypeError(f"{name}: expected a Tensor, found {type(x).__name__}; wrap it in minidl.tensor()")
+    expect_tensors(name, x)
     if x.data.dtype.kind != "f":
         raise DTypeError(f"{name}: needs a floating-point tensor, found {x.dtype}; convert with .float()")
     return x
@@ -20,11 +20,8 @@ def floating(name: str, x: Tensor) -> Tensor:
 
 def same_dtype(name: str, x: Tensor, *others: Tensor | None) -> None:
     """Raise DTypeError unless all are of one dtype: images as bytes, say, must be converted before a layer of floats."""
-    for t in (x, *others):
-        if t is None:
-            continue
-        if not isinstance(t, Tensor):
-            raise TypeError(f"{name}: expected a Tensor, found {type(t).__name__}; wrap it in minidl.tensor()")
-        if t.data.dtype != x.data.dtype:
+    expect_tensors(name, x, *others)
+    for t in others:
+        if t is not None and t.data.dtype != x.data.dtype:
             raise DTypeError(f"{name}: the input is {x.dtype}, but another tensor is {t.dtype}; they must agree, convert one "
                              "with .to(dtype)")

@@ -7,6 +7,7 @@ from minidl.autograd.function import tensors
 from minidl.errors import DTypeError, ShapeError
 from minidl.nn.functional.checks import same_dtype
 from minidl.ops import index, shape
+from minidl.ops.checks import expect_tensors
 from minidl.tensor import Tensor
 
 
@@ -45,6 +46,7 @@ def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None) -> 
     Raises:
         DTypeError: the input is not integers.  IndexError: an index is out of range.  ShapeError: the weight is no matrix.
     """
+    expect_tensors("embedding", input, weight)
     if input.data.dtype.kind not in "iu":
         raise DTypeError(f"embedding: the indices must be integers, found {input.dtype}; convert with .long()")
     if weight.ndim != 2:
@@ -71,5 +73,6 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
 
 def normalize(input: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -> Tensor:
     """x / max(norm(x, p), eps) along ``dim``: vectors of length 1."""
+    expect_tensors("normalize", input)
     length = input.norm(p, dim, keepdim=True)
     return input / length.clamp(min=eps)

@@ -6,6 +6,7 @@ import math
 from minidl.autograd.function import tensors
 from minidl.errors import ConfigError, DTypeError, GraphError, ShapeError
 from minidl.nn.functional.checks import same_dtype
+from minidl.ops.checks import expect_tensors
 from minidl.ops.index import check_range
 from minidl.tensor import Tensor
 
@@ -66,6 +67,7 @@ def cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None, i
     Raises:
         ShapeError, DTypeError: input and target do not fit.  DataError: a label is out of range (it is named).
     """
+    expect_tensors("cross_entropy", input, target, weight)
     if not 0.0 <= label_smoothing <= 1.0:
         raise ConfigError(f"cross_entropy: label_smoothing must be between 0 and 1, found {label_smoothing}")
     if input.ndim == 0:
@@ -103,6 +105,7 @@ def nll_loss(input: Tensor, target: Tensor, weight: Tensor | None = None, ignore
 
     Arguments, result and errors as :func:`cross_entropy`, which is this after a log-softmax.
     """
+    expect_tensors("nll_loss", input, target, weight)
     _labels_fit("nll_loss", input, target)
     _check_weight("nll_loss", input, weight)
     logp, labels = _rows(input, target)
@@ -113,6 +116,7 @@ def nll_loss(input: Tensor, target: Tensor, weight: Tensor | None = None, ignore
 
 
 def _same_shape(name: str, input: Tensor, target: Tensor) -> None:
+    expect_tensors(name, input, target)
     if input.shape != target.shape:
         raise ShapeError(f"{name}: input {input.shape} and target {target.shape} must have the same shape; they would "
                          "broadcast into "
@@ -201,6 +205,7 @@ def multi_margin_loss(input: Tensor, target: Tensor, p: int = 1, margin: float =
 
     Source: Crammer & Singer 2001; Weston & Watkins 1999 for the sum.
     """
+    expect_tensors("multi_margin_loss", input, target, weight)
     if p not in (1, 2):
         raise ConfigError(f"multi_margin_loss: p must be 1 or 2, found {p}")
     if input.ndim > 2:

@@ -1,6 +1,7 @@
 """Normalisation."""
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from minidl.autograd.function import tensors
@@ -61,7 +62,14 @@ def batch_norm(input: Tensor, running_mean: Tensor | None, running_var: Tensor |
 
 
 def instance_norm(input: Tensor, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5) -> Tensor:
-    """Normalised over the pixels of each channel of each sample.  (Ulyanov et al. 2016, arXiv:1607.08022)"""
+    """Normalised over the pixels of each channel of each sample.  (Ulyanov et al. 2016, arXiv:1607.08022)
+
+    Raises:
+        ShapeError: no channels, unequal numbers of them, or one pixel, whose variance is 0.
+    """
+    _check_channels("instance_norm", input, weight=weight, bias=bias)
+    if math.prod(input.shape[2:]) == 1:
+        raise ShapeError(f"instance_norm: input {input.shape} has one pixel for each channel, whose variance is 0")
     return group_norm(input, input.shape[1], weight, bias, eps)
 
 

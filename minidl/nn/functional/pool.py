@@ -7,6 +7,7 @@ from minidl.autograd.function import tensors
 from minidl.config import strict_shapes
 from minidl.errors import ShapeError
 from minidl.nn.functional.checks import floating
+from minidl.ops.checks import expect_tensors
 from minidl.ops.creation import tensor
 from minidl.ops.geometry import pool2d_geometry
 from minidl.tensor import Tensor
@@ -121,6 +122,7 @@ def interpolate(input: Tensor, size: Any = None, scale_factor: Any = None, mode:
     Raises:
         ShapeError: neither or both of size and scale_factor, or no pixels on either side.
     """
+    expect_tensors("interpolate", input)
     if (size is None) == (scale_factor is None) or input.ndim != 4:
         raise ShapeError(f"interpolate: give size or scale_factor for an (N, C, H, W) input, found shape {input.shape}")
     h, w = input.shape[2:]

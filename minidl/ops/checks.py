@@ -1,0 +1,13 @@
+"""What every function demands of its arguments before it looks at their shapes and dtypes."""
+from __future__ import annotations
+
+from typing import Any
+
+from minidl.tensor import Tensor
+
+
+def expect_tensors(name: str, *xs: Any) -> None:
+    """Raise TypeError unless each is a Tensor, or None where an optional one is missing."""
+    for x in xs:
+        if x is not None and not isinstance(x, Tensor):
+            raise TypeError(f"{name}: expected a Tensor, found {type(x).__name__}; wrap it in minidl.tensor()")
