@@ -92,10 +92,11 @@ def load_split(
     limit: int | None = None,
     size: tuple[int, int] = (64, 64),
     grey: bool = False,
+    resize: int | None = None,
 ) -> data.Dataset:
-    """A split of a data set, or ``limit`` images of it; ``size`` and ``grey`` are for ``folder:PATH``."""
+    """A split of a data set, or ``limit`` images of it; ``size``, ``grey`` and ``resize`` are for ``folder:PATH``."""
     if name.startswith("folder:"):
-        dataset = data.load(name, split=split, size=size, grayscale=grey)
+        dataset = data.load(name, split=split, size=size, resize=resize, grayscale=grey)
     elif limit is not None and (info := data.dataset_info(name)).kind == "generated":
         return data.load(name, split=split, size=min(limit, info.counts[split]))  # draw no more than are used
     else:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import minidl
 from minidl.autograd.grad_mode import no_grad
 from minidl.nn import Module
 from minidl.nn import functional as F
+from minidl.tensor import Tensor
+from minidl.train.ensemble import Member, combined
 from minidl.train.metrics import Accuracy, Average, ConfusionMatrix
 from minidl.train.progress import Quiet
 
@@ -41,18 +43,55 @@ def evaluate(
 
     Returns None if ``stop()`` became true on the way.  The model is left in the mode in which it was.
     """
-    reporter = reporter or Quiet()
-    loss, top1, top5, confusion = Average(), Accuracy(1), Accuracy(5), ConfusionMatrix(num_classes)
+
+    def batches() -> Iterator[tuple[Tensor, Any]]:
+        for images, labels in loader:
+            yield model(minidl.from_numpy(images).to(device)), labels
+
     was_training = model.training
-    start = time.monotonic()
     model.eval()
+    try:
+        return _tally(batches(), num_classes, reporter or Quiet(), total, stop)
+    finally:
+        model.train(was_training)
+
+
+def evaluate_members(
+    members: Sequence[Member],
+    loaders: Sequence[Iterable[tuple[Any, Any]]],
+    *,
+    num_classes: int,
+    reporter: Quiet | None = None,
+    total: int = 0,
+) -> Evaluation:
+    """As :func:`evaluate`, for several nets, or several views of each image, whose probabilities are averaged.
+
+    Args:
+        loaders: for each member, batches of (images, labels) with images (N, views, C, H, W) prepared as it wants them; the
+            same images in the same order.
+    """
+
+    def batches() -> Iterator[tuple[Tensor, Any]]:
+        for parts in zip(*loaders, strict=True):
+            yield combined(members, [images for images, _ in parts]), parts[0][1]
+
+    result = _tally(batches(), num_classes, reporter or Quiet(), total, lambda: False)
+    assert result is not None  # nothing asked it to stop
+    return result
+
+
+def _tally(
+    batches: Iterator[tuple[Tensor, Any]], num_classes: int, reporter: Quiet, total: int, stop: Callable[[], bool]
+) -> Evaluation | None:
+    """Take the measures of (scores, labels); scores may be logits or log-probabilities."""
+    loss, top1, top5, confusion = Average(), Accuracy(1), Accuracy(5), ConfusionMatrix(num_classes)
+    start = time.monotonic()
     reporter.start_phase("test", total)
     try:
         with no_grad():
-            for images, labels in loader:
-                scores = model(minidl.from_numpy(images).to(device))
-                value = F.cross_entropy(scores, minidl.from_numpy(labels).to(device)).item()
-                scores = scores.to("cpu").numpy()
+            for raw, labels in batches:
+                value = F.cross_entropy(raw, minidl.from_numpy(labels).to(raw.device)).item()
+                scores = raw.to("cpu").numpy()
                 loss.update(value, len(labels))
                 top1.update_scores(scores, labels)
                 top5.update_scores(scores, labels)
@@ -62,5 +101,4 @@ def evaluate(
                     return None
     finally:
         reporter.end_phase()
-        model.train(was_training)
     return Evaluation(loss.value, top1.value, top5.value, top1.count, time.monotonic() - start, confusion)

@@ -1,84 +1,113 @@
-"""Use a finished model file: test it on a data set, or ask it about pictures."""
+"""Use finished nets: test them on a data set, or ask them about pictures."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import minidl
 from minidl import data
 from minidl.autograd.grad_mode import no_grad
-from minidl.backend import get_backend
-from minidl.data import transforms
-from minidl.data.folder import read_image
 from minidl.errors import ConfigError
-from minidl.nn import functional as F
 from minidl.train.build import load_split
-from minidl.train.evaluate import Evaluation, evaluate
+from minidl.train.ensemble import Member, Preparation, check_views, combined, load_members
+from minidl.train.evaluate import Evaluation, evaluate_members
 from minidl.train.progress import Quiet
-from minidl.train.weights import ModelCard, load_model
+from minidl.train.weights import ModelCard
 
 Guess = tuple[str, float]
 
 
-def test_file(
-    path: str | os.PathLike[str],
+def test_file(path: str | os.PathLike[str], *, device: str = "cpu", **options: Any) -> tuple[ModelCard, Evaluation]:
+    """Test the model in file ``path``; the options are those of :func:`test_members`."""
+    members = load_members([path], device=device)
+    return members[0].card, test_members(members, **options)
+
+
+def test_members(
+    members: Sequence[Member],
     *,
     data_name: str | None = None,
     root: str | None = None,
     split: str = "test",
     limit: int | None = None,
     batch_size: int = 256,
-    device: str = "cpu",
+    views: int = 1,
     reporter: Quiet | None = None,
-) -> tuple[ModelCard, Evaluation]:
-    """Test the model in file ``path`` on a data set (by default the one it was trained on).
+) -> Evaluation:
+    """Test nets, together if there are several, on a data set (by default the one the first was trained on).
 
-    Raises :class:`~minidl.errors.ConfigError` when the data set's images or classes are not the model's.
+    Args:
+        views: 1, 2 or 10 views of each image, see :meth:`Preparation.views`.
+
+    Raises:
+        ConfigError: the data set's images or classes are not the nets', or no data set is known.
     """
-    get_backend(device)
-    model, card = load_model(path)
-    name = data_name or card.data
+    check_views(views)
+    name = data_name or members[0].card.data
+    if not name:
+        raise ConfigError(f"{members[0].where}: it is not known what it was trained on; name a data set with --data")
+    loaders = [_loader(member, name, root, split, limit, batch_size, views) for member in members]
+    return evaluate_members(
+        members,
+        loaders,
+        num_classes=len(members[0].card.class_names),
+        reporter=reporter,
+        total=len(loaders[0].dataset),
+    )
+
+
+def _loader(
+    member: Member, name: str, root: str | None, split: str, limit: int | None, batch_size: int, views: int
+) -> data.DataLoader:
+    """The data set's images as ``member`` wants them."""
+    card, preparation = member.card, Preparation.of(member.card)
     c, h, w = card.input_shape
-    dataset = load_split(name, split, root, limit, size=(h, w), grey=c == 1)
-    if len(dataset.class_names) != len(card.class_names) or dataset.image_shape != card.input_shape:
+    size = (preparation.resize,) * 2 if preparation.resize and views == 10 else preparation.size
+    dataset = load_split(name, split, root, limit, size=size, grey=c == 1, resize=preparation.resize)
+    fits = dataset.image_shape == card.input_shape or (preparation.resize and dataset.image_shape[0] == c)
+    if len(dataset.class_names) != len(card.class_names) or not fits:
         raise ConfigError(
-            f"{os.fspath(path)} takes images {card.input_shape} of {len(card.class_names)} classes, but {name} has "
+            f"{member.where} takes images {card.input_shape} of {len(card.class_names)} classes, but {name} has "
             f"{dataset.image_shape} and {len(dataset.class_names)}; give --data a set that fits"
         )
-    loader = data.DataLoader(dataset, batch_size, transform=transforms.from_config(card.preprocessing))
-    result = evaluate(
-        model.to(device),
-        loader,
-        num_classes=len(card.class_names),
-        device=device,
-        reporter=reporter,
-        total=len(dataset),
-    )
-    assert result is not None  # nothing asks it to stop
-    return card, result
+    return data.DataLoader(dataset, batch_size, transform=_Views(preparation, views))  # type: ignore[arg-type]
+
+
+class _Views:
+    """The views of a batch, as a DataLoader's transform."""
+
+    def __init__(self, preparation: Preparation, count: int) -> None:
+        self.preparation, self.count = preparation, count
+
+    def __call__(self, images: Any, rng: Any) -> Any:
+        return self.preparation.views(images, self.count)
 
 
 def predict_files(
     path: str | os.PathLike[str], images: Iterable[str | os.PathLike[str]], *, top: int = 3, device: str = "cpu"
 ) -> Iterator[tuple[Path, list[Guess]]]:
-    """For each picture file, the ``top`` most probable classes with their probabilities, from the model file ``path``.
+    """As :func:`predict_members`, for the model file ``path``."""
+    yield from predict_members(load_members([path], device=device), images, top=top)
 
-    A picture is converted to the model's colours, resized so that its shorter side fits, and cropped in the middle.
+
+def predict_members(
+    members: Sequence[Member], images: Iterable[str | os.PathLike[str]], *, top: int = 3, views: int = 1
+) -> Iterator[tuple[Path, list[Guess]]]:
+    """For each picture file, the ``top`` most probable classes with their probabilities.
+
+    A picture is converted to the net's colours, resized so that its shorter side fits, and cropped in the middle, as the
+    model file says.  With several nets or views, the probabilities are averaged.  Equal ones are ordered by class.
     """
-    get_backend(device)
-    model, card = load_model(path)
-    model.to(device)
-    preprocessing: Any = transforms.from_config(card.preprocessing).deterministic()
-    c, h, w = card.input_shape
+    check_views(views)
+    names = members[0].card.class_names
     for image in map(Path, images):
-        pixels = read_image(image, size=(h, w), grayscale=c == 1)[None]
-        if preprocessing is not None:
-            pixels = preprocessing(pixels, None)  # it has no random part, so it needs no generator
+        prepared = []
+        for member in members:
+            pixels = member.preparation.read(image, member.card.input_shape[0] == 1)
+            prepared.append(member.preparation.views(pixels, views))
         with no_grad():
-            scores = model(minidl.from_numpy(pixels).to(device))
-            probabilities = F.softmax(scores, dim=1)[0].tolist()
+            probabilities = combined(members, prepared).exp()[0].tolist()
         order = sorted(range(len(probabilities)), key=lambda k: (-probabilities[k], k))
-        yield image, [(card.class_names[k], probabilities[k]) for k in order[:top]]
+        yield image, [(names[k], probabilities[k]) for k in order[:top]]
