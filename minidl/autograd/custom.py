@@ -38,7 +38,7 @@ def checked_forward(cls: Any, forward: Callable[..., Any]) -> Callable[..., Any]
                     f"the inputs are {', '.join(cls.inputs) or 'variadic'}"
                 )
         if hasattr(self, "__dict__"):
-            self.found = [None if a is None else (tuple(a.shape), a.dtype) for a in arrays]
+            self._found = [None if a is None else (tuple(a.shape), a.dtype) for a in arrays]
         if type(y) in (tuple, list):
             return tuple(_result(cls, a, F, arrays) for a in y)
         return _result(cls, y, F, arrays)
@@ -71,7 +71,7 @@ def checked_backward(cls: Any, backward: Callable[..., Any]) -> Callable[..., An
                 f"{cls.__name__}.backward: returned {len(grads)} gradients, but forward took {len(needs)} tensors; return one "
                 "for each, None where none is needed"
             )
-        found = getattr(self, "found", None) or [None] * len(needs)
+        found = getattr(self, "_found", None) or [None] * len(needs)
         recorded = isinstance(next(iter(gy.values())) if type(gy) is Parts else gy, Tensor)
         return [
             None if need is None or g is None else _gradient(cls, i, g, F, recorded, found[i])

@@ -14,6 +14,10 @@
 gradient per array, None where none is needed.  The names after ``gy`` in its signature say what is kept from the forward
 pass: an input, ``y`` for the output, or an attribute that forward set on ``self``.
 
+``verb`` is for minidl's own operations.  Without it the class is a user's: ``Cube.apply(x)`` runs it, plain operators may
+stand for verbs (they work on arrays and on Tensors alike), one gradient needs no tuple, and what forward and backward
+return is checked (:mod:`minidl.autograd.custom`).
+
 **One formula, two levels.**  ``F`` is the backend - arrays in, arrays out, no Tensor made - or, when the backward pass is
 itself recorded (``create_graph=True``), the namespace :data:`tensors` of Functions under the same names.  So the second
 derivative is derived, never written.  A fused gradient kernel joins in as a :func:`composite`: a formula in other verbs,
