@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from minidl import nn
+from minidl.errors import ConfigError
 from minidl.models.registry import register
 from minidl.models.weights import torchvision
 from minidl.nn import init
@@ -43,6 +44,8 @@ class VGG(nn.Module):
         dropout: float = 0.5, fc_width: int = 4096,
     ) -> None:
         super().__init__()
+        if configuration not in CONFIGURATIONS:
+            raise ConfigError(f"VGG: configuration must be one of {', '.join(CONFIGURATIONS)}, got {configuration!r}")
         with init.skip_init():
             self.features = nn.Sequential(*self._layers(CONFIGURATIONS[configuration], in_channels, batch_norm))
             self.avgpool = nn.AdaptiveAvgPool2d((7, 7))

@@ -154,6 +154,11 @@ def test_vggs_weight_layers(name, configuration, layers):
     assert kernels == ({(3, 3), (1, 1)} if name == "vgg16c" else {(3, 3)})
 
 
+def test_vggs_configurations_are_the_papers():
+    with pytest.raises(minidl.errors.ConfigError, match="one of A, A-LRN, B, C, D, E, got 'F'"):
+        vgg.VGG("F")
+
+
 def test_one_7x7_and_three_3x3():
     """They see the same pixels, with 49 K^2 and 27 K^2 weights."""
     k = 24

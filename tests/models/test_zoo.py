@@ -111,7 +111,7 @@ LEARN = {
     "linear": (0.01, 60), "mlp": (0.003, 60), "convnetjs": (0.003, 60), "stack": (0.001, 60), "smallconv": (0.003, 60),
     "lenet5": (0.003, 60), "lenet5_original": (0.001, 60), "resnet20": (0.003, 60), "plain20": (0.003, 60),
     "preact_resnet20": (0.003, 60), "wide_resnet16_4": (0.001, 60), "resnet18": (0.001, 60), "vit_tiny_cifar": (0.001, 60),
-    "alexnet": (3e-4, 200), "alexnet_original": (3e-4, 200), "overfeat": (1e-4, 200), "vgg11": (1e-4, 200),
+    "alexnet": (3e-4, 200), "alexnet_original": (3e-4, 200), "vgg11": (1e-4, 200),
     "vgg11_bn": (3e-4, 200), "squeezenet1_1": (1e-3, 300), "resnet50": (1e-3, 100),
 }
 
