@@ -266,3 +266,14 @@ def test_every_order_of_sin():
         np.testing.assert_allclose(
             y.detach().numpy(), expected(x.detach().numpy()), rtol=1e-14
         )  # a few units in the last place
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_a_conversion_converts_the_gradient_back(dtype):
+    """Too coarse for finite differences; these numbers are exact in both dtypes."""
+    x = minidl.tensor(np.array([0.5, -2.0, 3.0]), requires_grad=True)
+    y = x.to(getattr(minidl, dtype))
+    (g,) = minidl.grad((y * y).sum(), [x], create_graph=True)
+    assert y.dtype == dtype and g.dtype == np.float64 and g.tolist() == [1.0, -4.0, 6.0]
+    (g * x).sum().backward()
+    assert x.grad.dtype == np.float64 and x.grad.tolist() == [2.0, -8.0, 12.0]
