@@ -11,13 +11,15 @@ import dataclasses
 import errno
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 
 import minidl
+from minidl import cli_zoo
+from minidl.cli_zoo import key_values, model_file, print_table
 from minidl.errors import ConfigError, DataError, MinidlError
 from minidl.train.config import AUGMENTS, OPTIMIZERS, RECIPES, SCHEDULES
 
@@ -152,7 +154,7 @@ def train(out: Path | None, resume: Path | None, quiet: bool, data_file: str | N
     """
     from minidl.train import progress
 
-    options["model_options"] = _key_values(options["model_options"]) or None
+    options["model_options"] = key_values(options["model_options"]) or None
     folder, config = _new_run(out, options) if resume is None else _old_run(resume, out=out, **options)
     try:
         from minidl.data.download import install
@@ -211,22 +213,6 @@ def _refuse_changes(**options: Any) -> None:
             )
 
 
-def _key_values(pairs: tuple[str, ...], option: str = "--model-option") -> dict[str, Any]:
-    """``("depth=20", "batch_norm=true")`` as a dictionary; values are read as JSON where they are JSON."""
-    import json
-
-    values: dict[str, Any] = {}
-    for pair in pairs:
-        key, separator, text = pair.partition("=")
-        if not key or not separator:
-            raise ConfigError(f"{option} {pair!r}: expected KEY=VALUE")
-        try:
-            values[key] = json.loads(text)
-        except ValueError:
-            values[key] = text
-    return values
-
-
 def _introduce(reporter: Any, config: Any, trainer: Any, folder: Any) -> None:
     count = sum(parameter.numel() for parameter in trainer.model.parameters())
     images = len(trainer.train_loader.dataset), len(trainer.test_loader.dataset)
@@ -257,111 +243,10 @@ def _conclude(reporter: Any, config: Any, folder: Any, outcome: Any) -> None:
     )
 
 
-# --------------------------------------------------------------------------------------------------- eval and predict
+# ---------------------------------------------------------------------------------------------- eval, predict, table
 
-
-@cli.command("eval")
-@click.argument("model", type=click.Path(path_type=Path))
-@click.option("--data", "data_name", metavar="NAME", help="Data set.  [default: the one it was trained on]")
-@click.option(
-    "--data-root", metavar="DIR", help="Where the data sets are.  [default: $MINIDL_DATA or ~/.cache/minidl/data]"
-)
-@click.option("--split", type=click.Choice(["test", "train"]), default="test")
-@click.option("--limit", type=click.IntRange(1), metavar="N", help="Use only N images.")
-@click.option("--batch-size", type=click.IntRange(1), default=256)
-@click.option("--device", metavar="NAME", default="cpu")
-@click.option("--quiet", "-q", is_flag=True, help="Print the totals only.")
-@debug_option
-def evaluate_(
-    model: Path,
-    data_name: str | None,
-    data_root: str | None,
-    split: str,
-    limit: int | None,
-    batch_size: int,
-    device: str,
-    quiet: bool,
-) -> None:
-    """Test MODEL (a run folder or its model.safetensors): loss, top-1, top-5, and each class."""
-    from minidl.train import predict, progress
-
-    reporter = progress.reporter(quiet)
-    with reporter.running():
-        card, result = predict.test_file(
-            _model_file(model),
-            data_name=data_name,
-            root=data_root,
-            split=split,
-            limit=limit,
-            batch_size=batch_size,
-            device=device,
-            reporter=reporter,
-        )
-    if not quiet:
-        rows = [
-            (name, f"{sum(row):,}", "-" if accuracy != accuracy else f"{accuracy:.2%}")
-            for name, row, accuracy in zip(
-                card.class_names, result.confusion.counts, result.confusion.per_class(), strict=True
-            )
-        ]
-        _table(["class", "images", "accuracy"], rows)
-        for true, predicted, count in result.confusion.most_confused():
-            click.echo(f"{count} x {card.class_names[true]} taken for {card.class_names[predicted]}")
-    click.echo(
-        f"{card.model} on {data_name or card.data} ({split}, {result.images:,} images): loss {result.loss:.4f}, "
-        f"top-1 {result.top1:.2%}, top-5 {result.top5:.2%}, {result.seconds:.1f} s"
-    )
-
-
-@cli.command("predict")
-@click.argument("model", type=click.Path(path_type=Path))
-@click.argument("images", type=click.Path(path_type=Path), nargs=-1, required=True, metavar="IMAGE...")
-@click.option("--top", type=click.IntRange(1), default=3, metavar="K", help="How many classes to show.")
-@click.option("--device", metavar="NAME", default="cpu")
-@debug_option
-def predict_(model: Path, images: tuple[Path, ...], top: int, device: str) -> None:
-    """Say what MODEL (a run folder or its model.safetensors) sees in pictures.
-
-    Size, colours and normalisation come from the model file.
-    """
-    from minidl.train import predict
-
-    rows = []
-    for path, guesses in predict.predict_files(_model_file(model), images, top=top, device=device):
-        for place, (name, probability) in enumerate(guesses):
-            rows.append((str(path) if place == 0 else "", name, f"{probability:.1%}", "#" * round(20 * probability)))
-    _table(["image", "class", "probability", ""], rows)
-
-
-def _model_file(path: Path) -> Path:
-    """A run folder stands for the model in it."""
-    if not path.is_dir():
-        return path
-    for name in ("model.safetensors", "best.safetensors"):
-        if (path / name).is_file():
-            return path / name
-    raise ConfigError(f"{path} has no finished model; go on with its run first: minidl train --resume {path}")
-
-
-def _table(columns: list[str], rows: Iterable[Sequence[str]]) -> None:
-    """A table on stdout: ruled on a terminal, aligned text elsewhere."""
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    rows = [list(row) for row in rows]
-    if not sys.stdout.isatty():
-        widths = [max(len(row[i]) for row in [columns, *rows]) for i in range(len(columns))]
-        for row in [columns, *rows]:
-            click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-        return
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*map(Text, row))
-    Console(highlight=False).print(table)
+for _command in cli_zoo.COMMANDS:
+    cli.add_command(debug_option(_command))
 
 
 # -------------------------------------------------------------------------------------------------------------- data
@@ -388,7 +273,7 @@ def data_list(data_root: str | None) -> None:
     for status in data.available(data_root):
         counts = " + ".join(f"{count:,}" for count in status.counts.values())
         rows.append((status.name, "yes" if status.present else "no", counts, status.title, status.where))
-    _table(["name", "here", "images", "what", "where, or how to get it"], rows)
+    print_table(["name", "here", "images", "what", "where, or how to get it"], rows)
     click.echo("Also: folder:PATH, a folder with one sub-folder of pictures per class.")
 
 
@@ -402,7 +287,7 @@ def data_check(names: tuple[str, ...], data_root: str | None) -> None:
 
     wanted = {data.dataset_info(name).name for name in names}
     found = [status for status in data.available(data_root, verify=True) if status.name in wanted or not names]
-    _table(["name", "checksum", "where"], [(status.name, status.checksum, status.where) for status in found])
+    print_table(["name", "checksum", "where"], [(status.name, status.checksum, status.where) for status in found])
     problems = [problem for status in found for problem in status.problems]
     missing = [status.name for status in found if names and not status.present and not status.problems]
     problems += [f"{name} is not here; get it with `minidl data download {name}`" for name in missing]
@@ -473,7 +358,7 @@ def gradcheck_(target: str, shapes: tuple[str, ...], options: tuple[str, ...], s
     """
     from minidl.train import gradients
 
-    subject = gradients.find(target, [_shape(text) for text in shapes], _key_values(options, "--option"), seed)
+    subject = gradients.find(target, [_shape(text) for text in shapes], key_values(options, "--option"), seed)
     verdict = gradients.check(subject)
     for order, found in (("gradient", verdict), ("gradient of the gradient", verdict.second)):
         if found is None:
@@ -508,7 +393,7 @@ def _show_mismatches(subject: Any, order: str, found: Any, most: int = 12) -> No
          "a kink" if m.kink else "WRONG")
         for m in worst[:most]
     ]  # fmt: skip
-    _table(["input", "element", "backward", "finite differences", "from the left", "from the right", ""], rows)
+    print_table(["input", "element", "backward", "finite differences", "from the left", "from the right", ""], rows)
     if len(worst) > most:
         click.echo(f"... and {len(worst) - most} more")
     if not found.wrong:
@@ -552,7 +437,7 @@ def export_(model: str, target: Path, **options: Any) -> None:
     """Write MODEL (a net's name, a run folder or its model.safetensors) as an ONNX file."""
     from minidl.train.export import export
 
-    click.echo(export(_model_file(Path(model)), target, **options))
+    click.echo(export(model_file(Path(model)), target, **options))
 
 
 @cli.command()
@@ -586,7 +471,7 @@ def doctor(data_root: str | None) -> None:
     ]
     for what, folder in (("data root", root), ("run folders", Path("runs").absolute())):
         rows.append((what, f"{folder} ({'writable' if environment.may_write(folder) else 'NOT writable'})"))
-    _table(["what", "found"], rows)
+    print_table(["what", "found"], rows)
     advice = environment.advice()
     for line in advice:
         click.echo(f"! {line}")

@@ -54,7 +54,7 @@ def trained(tmp_path_factory):
 # ---- help and mistakes in the command itself
 
 
-@pytest.mark.parametrize("command", [(), ("train",), ("eval",), ("predict",), ("data",), ("data", "list"), ("data", "check"),
+@pytest.mark.parametrize("command", [(), ("train",), ("eval",), ("predict",), ("table",), ("data",), ("data", "list"), ("data", "check"),
                                      ("data", "download"), ("gradcheck",), ("doctor",)])  # fmt: skip
 def test_every_command_explains_itself(command):
     for flag in ("--help", "-h"):

@@ -269,19 +269,22 @@ class Resize(Transform):
         h, w = images.shape[-2:]
         if not isinstance(self.size, int):
             return resize(images, self.size)
-        scale = self.size / min(h, w)
-        return resize(images, (max(self.size, round(h * scale)), max(self.size, round(w * scale))))
+        short = min(h, w)
+        return resize(images, (self.size * h // short, self.size * w // short))  # rounded down, as torchvision
 
 
 class CenterCrop(Transform):
-    """The middle window of (height, width) pixels; of an odd rest, the smaller part lies above and to the left."""
+    """The middle window of (height, width) pixels.
+
+    Half of an odd rest is rounded to the nearest even number, as in torchvision, whose crops these are to the pixel.
+    """
 
     def __init__(self, size: Size) -> None:
         self.size = _pair("CenterCrop", size)
 
     def apply(self, images: Array, rng: Rng) -> Array:
         rest = _room("CenterCrop", images, self.size)
-        top, left = rest[0] // 2, rest[1] // 2
+        top, left = _half(rest[0]), _half(rest[1])
         return np.ascontiguousarray(images[..., top : top + self.size[0], left : left + self.size[1]])
 
 
@@ -297,9 +300,13 @@ class TenCrop(Transform):
     def apply(self, images: Array, rng: Rng) -> Array:
         h, w = self.size
         down, right = _room("TenCrop", images, self.size)
-        places = [(0, 0), (0, right), (down, 0), (down, right), (down // 2, right // 2)]
+        places = [(0, 0), (0, right), (down, 0), (down, right), (_half(down), _half(right))]
         five = np.stack([images[..., y : y + h, x : x + w] for y, x in places], axis=1)
         return np.concatenate([five, five[..., ::-1]], axis=1)
+
+
+def _half(rest: int) -> int:
+    return round(rest / 2)
 
 
 def to_float(images: Array) -> Array:
@@ -311,12 +318,15 @@ def resize(images: Array, size: tuple[int, int]) -> Array:
     """Bilinear resize of (..., H, W) to ``size``, keeping the dtype.
 
     Pixel centres lie at half-integers, as in Pillow and in PyTorch with ``align_corners=False, antialias=True``: each
-    new pixel averages the old ones under a triangle whose half-width is the scale, but at least one pixel.
+    new pixel averages the old ones under a triangle whose half-width is the scale, but at least one pixel.  uint8 images
+    are rounded after each axis, width first, as Pillow does: a published net then sees what it was trained on.
     """
     rows = _resize_matrix(images.shape[-2], size[0])
     columns = _resize_matrix(images.shape[-1], size[1])
-    result = np.matmul(np.matmul(rows, images.astype(np.float32)), columns.T)
-    return np.clip(np.rint(result), 0, 255).astype(np.uint8) if images.dtype == np.uint8 else result
+    if images.dtype != np.uint8:
+        return np.matmul(rows, np.matmul(images, columns.T))
+    wide = np.floor(np.matmul(images.astype(np.float32), columns.T) + 0.5)
+    return np.clip(np.floor(np.matmul(rows, wide) + 0.5), 0, 255).astype(np.uint8)
 
 
 def _resize_matrix(old: int, new: int) -> Array:

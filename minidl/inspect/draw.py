@@ -22,6 +22,11 @@ def _figure(width: float, height: float) -> Any:
     return figure
 
 
+def check() -> None:
+    """Raise a ConfigError if pictures cannot be drawn here."""
+    _figure(1, 1)
+
+
 def _save(figure: Any, path: str | os.PathLike[str]) -> None:
     figure.savefig(os.fspath(path), format="png", dpi=120)
 
