@@ -4,9 +4,9 @@ import minidl.ops.dropout
 import minidl.ops.loss
 import minidl.ops.methods
 import minidl.ops.norm
-import minidl.ops.pool
-import minidl.ops.softmax  # noqa: F401  (these register verbs, and attach operators and methods to Tensor)
+import minidl.ops.pool  # noqa: F401  (these register verbs, and attach operators and methods to Tensor)
 from minidl.ops.activation import relu, sigmoid, tanh
+from minidl.ops.compare import allclose, equal, isclose
 from minidl.ops.creation import (
     arange,
     as_tensor,
@@ -134,8 +134,10 @@ from minidl.ops.shape import (
     unbind,
     unsqueeze,
 )
+from minidl.ops.softmax import log_softmax, softmax
 
 __all__ = [
+    "allclose", "equal", "isclose", "log_softmax", "softmax",
     "abs", "acos", "add", "all", "amax", "amin", "any", "arange", "argmax", "argmin", "argsort", "as_tensor", "asin",
     "atan", "atan2", "bernoulli", "bmm", "broadcast_to", "cat", "ceil", "chunk", "clamp", "clip", "clone", "concat",
     "concatenate", "cos", "cosh", "cumsum", "div", "dot", "einsum", "empty", "empty_like", "eq", "erf", "exp",

@@ -496,11 +496,14 @@ def masked_fill(x: Tensor, mask: Tensor, value: float) -> Tensor:
     return tensors.masked_fill(x, mask, value=float(value) if kind == "f" else int(value) if kind in "iu" else value != 0)
 
 
-def clamp(x: Tensor, min: float | None = None, max: float | None = None) -> Tensor:
-    """x limited to min .. max, either of which may be left out."""
+def clamp(x: Tensor, min: Any = None, max: Any = None) -> Tensor:
+    """x limited to min .. max: numbers, or tensors that broadcast; either may be left out, and max wins where they cross."""
     expect_tensors("clamp", x)
     if min is None and max is None:
         raise ValueError("clamp: give min, max or both")
+    if isinstance(min, Tensor) or isinstance(max, Tensor):
+        x = x if min is None else maximum(x, min)
+        return x if max is None else minimum(x, max)
     if x.data.dtype.kind != "f" and float in (type(min), type(max)):
         x = x.to(x.F.float32)
     return tensors.clip(x, low=min, high=max)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from minidl.backend.rng import Generator, default_generator
-from minidl.ops import activation, creation, elementwise, index, inplace, matmul, reduce, shape
+from minidl.ops import activation, compare, creation, elementwise, index, inplace, matmul, reduce, shape, softmax
 from minidl.ops.inplace import in_place
 from minidl.tensor import Tensor, as_operand
 
@@ -51,6 +51,7 @@ METHODS: tuple[Callable[..., Any], ...] = (
     s.expand_as, s.clone, s.contiguous, s.split, s.chunk, s.unbind, s.flip, s.roll, s.repeat, s.tril, s.triu,
     index.gather, index.scatter_add, index.index_select, index.masked_select, index.nonzero,
     inplace.copy_, inplace.fill_, inplace.zero_, creation.to, creation.type_as, creation.bernoulli,
+    softmax.softmax, softmax.log_softmax, compare.isclose, compare.allclose, compare.equal,
     creation.new_zeros, creation.new_ones, creation.new_full,
 )
 ALIASES: dict[str, Callable[..., Any]] = {

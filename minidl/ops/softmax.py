@@ -1,7 +1,13 @@
 """Softmax and its logarithm."""
 from __future__ import annotations
 
-from minidl.autograd.function import Function, composite
+from typing import Any
+
+from minidl.autograd.function import Function, composite, tensors
+from minidl.errors import DTypeError
+from minidl.ops.axes import axis as axis_of
+from minidl.ops.checks import expect_tensors
+from minidl.tensor import Tensor
 
 
 class Softmax(Function, verb="softmax"):
@@ -34,3 +40,30 @@ class LogSoftmax(Function, verb="log_softmax"):
 @composite("log_softmax_grad")
 def log_softmax_grad(F, gy, y, *, axis):
     return F.sub(gy, F.mul(F.exp(y), F.sum(gy, axis=axis, keepdims=True)))
+
+
+def softmax(input: Tensor, dim: int = -1) -> Tensor:
+    """exp(x_i) / sum_j exp(x_j) along ``dim``: positive numbers that add up to 1.  Logits of any size are safe.
+
+    Raises:
+        DTypeError: the input is not floating point.  IndexError: there is no such axis.
+    """
+    return _along("softmax", input, dim)
+
+
+def log_softmax(input: Tensor, dim: int = -1) -> Tensor:
+    """log(softmax(x)) along ``dim``, exact where the softmax would round to 0.
+
+    Raises:
+        DTypeError: the input is not floating point.  IndexError: there is no such axis.
+    """
+    return _along("log_softmax", input, dim)
+
+
+def _along(verb: str, x: Tensor, dim: int) -> Any:
+    """A verb that needs an axis; a number counts as a vector of one."""
+    expect_tensors(verb, x)
+    if x.data.dtype.kind != "f":
+        raise DTypeError(f"{verb}: needs a floating-point tensor, found {x.dtype}; convert with .float()")
+    d = axis_of(verb, dim, x.ndim)
+    return getattr(tensors, verb)(x, axis=d) if x.ndim else getattr(tensors, verb)(x.reshape(1), axis=d).reshape(())

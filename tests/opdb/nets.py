@@ -66,6 +66,7 @@ def over_dim(name, reference, composites, verbs=()):
         getattr(F, name),
         samples,
         reference,
+        aliases=(f"ops.{name}",) if hasattr(minidl.ops, name) else (),
         torch=FN + name,
         verbs=verbs,
         composites=composites,

@@ -283,13 +283,15 @@ CREATION = {
     "zeros",
     "zeros_like",
 }
+# Whole tensors compared, mostly to Python's bool: tests/ops/test_compare.py.
+COMPARISONS = {"allclose", "equal", "isclose"}
 # Random, so that a value cannot be compared: tests/nn_functional/test_dropout.py.
 RANDOM = {"dropout", "dropout2d"}
 
 
 def test_every_public_function_has_an_entry():
     named = {n.partition("(")[0] for op in OPS for n in (op.name, *op.aliases)}
-    public = {f"ops.{n}" for n in minidl.ops.__all__ if n not in CREATION}
+    public = {f"ops.{n}" for n in minidl.ops.__all__ if n not in CREATION | COMPARISONS}
     public |= {f"F.{n}" for n in minidl.nn.functional.__all__ if n not in RANDOM}
     assert not public - named, sorted(public - named)
     assert not {n for n in named if n.startswith(("ops.", "F."))} - public, "an entry of something that is not public"

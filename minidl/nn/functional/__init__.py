@@ -5,11 +5,9 @@ from minidl.nn.functional.activation import (
     elu,
     gelu,
     leaky_relu,
-    log_softmax,
     relu,
     sigmoid,
     silu,
-    softmax,
     softmin,
     softplus,
     tanh,
@@ -36,6 +34,7 @@ from minidl.nn.functional.pool import (
     interpolate,
     max_pool2d,
 )
+from minidl.ops.softmax import log_softmax, softmax
 
 __all__ = [
     "adaptive_avg_pool2d", "adaptive_max_pool2d", "avg_pool2d", "batch_norm", "binary_cross_entropy",

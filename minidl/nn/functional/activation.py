@@ -5,7 +5,7 @@ from minidl.autograd.function import tensors
 from minidl.backend.rng import default_generator
 from minidl.errors import ConfigError, ShapeError
 from minidl.nn.functional.checks import floating
-from minidl.ops.axes import axis
+from minidl.ops.softmax import softmax
 from minidl.tensor import Tensor
 
 
@@ -59,25 +59,9 @@ def softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tenso
     return tensors.softplus(floating("softplus", input), beta=float(beta), threshold=float(threshold))
 
 
-def softmax(input: Tensor, dim: int = -1) -> Tensor:
-    """exp(x_i) / sum_j exp(x_j) along ``dim``: positive numbers that add up to 1.  Logits of any size are safe."""
-    return _along("softmax", input, dim)
-
-
 def softmin(input: Tensor, dim: int = -1) -> Tensor:
     """The softmax of -x."""
     return softmax(-input, dim)
-
-
-def log_softmax(input: Tensor, dim: int = -1) -> Tensor:
-    """log(softmax(x)) along ``dim``, exact where the softmax would round to 0."""
-    return _along("log_softmax", input, dim)
-
-
-def _along(verb: str, x: Tensor, dim: int) -> Tensor:
-    """A verb that needs an axis; a number counts as a vector of one."""
-    d = axis(verb, dim, floating(verb, x).ndim)
-    return getattr(tensors, verb)(x, axis=d) if x.ndim else getattr(tensors, verb)(x.reshape(1), axis=d).reshape(())
 
 
 def _check_p(name: str, p: float) -> None:
