@@ -54,8 +54,9 @@ def trained(tmp_path_factory):
 # ---- help and mistakes in the command itself
 
 
-@pytest.mark.parametrize("command", [(), ("train",), ("eval",), ("predict",), ("table",), ("data",), ("data", "list"), ("data", "check"),
-                                     ("data", "download"), ("gradcheck",), ("doctor",)])  # fmt: skip
+@pytest.mark.parametrize("command", [(), ("train",), ("eval",), ("predict",), ("table",), ("data",),
+                                     ("data", "list"), ("data", "check"), ("data", "download"), ("gradcheck",),
+                                     ("doctor",)])  # fmt: skip
 def test_every_command_explains_itself(command):
     for flag in ("--help", "-h"):
         result = invoke(*command, flag)

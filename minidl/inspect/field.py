@@ -137,6 +137,26 @@ class Spread(NamedTuple):
         return -(-(low + self.cut - self.reach + 1) // self.step), (high + self.cut) // self.step
 
 
+class Picked(NamedTuple):
+    """Output i reads the input ``places[i]`` of ``inputs``: resizing by indices."""
+
+    places: tuple[int, ...]
+    inputs: int
+    span: int = 1
+
+    @property
+    def stride(self) -> float:
+        return self.inputs / len(self.places)
+
+    @property
+    def before(self) -> int:
+        return -self.places[0]
+
+    def back(self, low: int, high: int) -> tuple[int, int]:
+        part = self.places[low : high + 1]
+        return min(part), max(part)
+
+
 class Mirror(NamedTuple):
     """The axis the other way round."""
 
@@ -246,12 +266,12 @@ def _read(operation: Operation, k: int, field: Field) -> tuple[Rules, tuple[int,
 def _index(index: Any, field: Field, before: Shape, after: Shape) -> tuple[Rules, tuple[int, ...]] | None:
     """Indexing: slices step over the map, lists of places (interpolation) scale it, a single place sees what it saw."""
     parts = list(index) if isinstance(index, tuple) else [index]
-    if any(part is None or part is Ellipsis for part in parts):
-        used = sum(part is not None and part is not Ellipsis for part in parts)
-        if None in [part if part is None else 0 for part in parts]:
-            return None
-        at = next(i for i, part in enumerate(parts) if part is Ellipsis)
-        parts[at : at + 1] = [slice(None)] * (len(before) - used)
+    kinds = [type(part) for part in parts]
+    if type(None) in kinds:
+        return None
+    if type(Ellipsis) in kinds:
+        at = kinds.index(type(Ellipsis))
+        parts[at : at + 1] = [slice(None)] * (len(before) - len(parts) + 1)
     parts += [slice(None)] * (len(before) - len(parts))
     gone = [i for i, part in enumerate(parts) if isinstance(part, int)]
     if len(field.where) == 1:  # tokens: some of them
@@ -263,8 +283,8 @@ def _index(index: Any, field: Field, before: Shape, after: Shape) -> tuple[Rules
         if isinstance(part, slice):
             start, _, step = part.indices(n)
             rules.append(Window(1, step, -start) if step > 0 else Whole(n))
-        elif isinstance(part, (list, tuple)):
-            rules.append(Shares(n, len(part)))
+        elif getattr(part, "ndim", 1) == 1 and len(part):
+            rules.append(Picked(tuple(int(i) % n for i in part), n))
         else:
             return None
     return (rules[0], rules[1]), tuple(at - sum(g < at for g in gone) for at in field.where)

@@ -152,8 +152,9 @@ def text(table: Table, *, every: bool = False, biases: bool = False, as_printed:
     lines.append("-" * (sum(widths) + sum(hang) + 2 * (len(widths) - 1)))
     lines += [_line(row, mark, widths, hang) for row, mark in zip(bare, marks, strict=True)]
     legend = LEGEND.format(biases=" and biases" if biases else " without biases")
+    width = max(100, len(lines[3]))
     for line in [*footnotes, *totals(table), *notes(table), legend]:
-        lines += textwrap.wrap(line, max(100, len(lines[3])), subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
+        lines += textwrap.wrap(line, width, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
     return "\n".join(lines)
 
 
