@@ -282,9 +282,7 @@ class _Parameters:
     def __init__(self, model: Module, seen: Trace) -> None:
         self.left = dict(model.named_parameters())
         self.begins = {call.path: call.begin for call in reversed(seen.calls)}
-        leaves = {call.path for call in seen.calls if call.children == 0}
         self.owners = {name: self._owner(name) for name in self.left}
-        self.leaves = leaves
 
     def _owner(self, name: str) -> str:
         path = name.rpartition(".")[0]
