@@ -36,7 +36,7 @@ SMALL = {
     "alexnet": ({"fc_width": 32}, 64), "alexnet_original": ({"fc_width": 32}, 67), "overfeat": ({"fc_width": 8}, 77),
     **{name: ({"fc_width": 16}, 32) for name in models.list_models("vgg*")},
     "squeezenet1_0": ({}, 33), "squeezenet1_1": ({}, 33),
-    "vit_tiny_cifar": ({"num_layers": 2}, 32),
+    "vit_tiny_cifar": ({"num_layers": 2, "image_size": 16}, 16),
     **{name: ({}, 16) for name in models.list_models("*resnet*_*")},
 }
 # Nets that only repeat a block more often than a net that is run, with the reason's other half.
@@ -110,10 +110,11 @@ def test_every_parameter_gets_a_finite_gradient(name):
 LEARN = {
     "linear": (0.01, 60), "mlp": (0.003, 60), "convnetjs": (0.003, 60), "stack": (0.001, 60), "smallconv": (0.003, 60),
     "lenet5": (0.003, 60), "lenet5_original": (0.001, 60), "resnet20": (0.003, 60), "plain20": (0.003, 60),
-    "preact_resnet20": (0.003, 60), "wide_resnet16_4": (0.001, 60), "resnet18": (0.001, 60), "vit_tiny_cifar": (0.001, 60),
+    "preact_resnet20": (0.003, 60), "wide_resnet16_4": (0.001, 60), "resnet18": (0.001, 60), "vit_tiny_cifar": (0.002, 60),
     "alexnet": (3e-4, 200), "alexnet_original": (3e-4, 200), "vgg11": (1e-4, 200),
-    "vgg11_bn": (3e-4, 200), "squeezenet1_1": (1e-3, 300), "resnet50": (1e-3, 100),
+    "vgg11_bn": (3e-4, 200), "resnet50": (1e-3, 100),
 }
+# Not SqueezeNet: the ReLU behind its last layer dies for classes that it sees in two images only.
 
 
 @pytest.mark.parametrize(
