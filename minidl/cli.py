@@ -197,7 +197,7 @@ def _old_run(path: Path, **options: Any) -> tuple[Any, Any]:
     _refuse_changes(**options)
     folder = record.RunFolder.open(path)
     try:
-        config = TrainConfig.from_json(folder.read_config().get("options", {}), f"{path}/config.json")
+        config = TrainConfig.from_json(folder.read_config().get("options"), f"{path}/config.json")
     except MinidlError:
         folder.close()
         raise

@@ -29,12 +29,18 @@ _ADVICE = {
     errno.ENOTDIR: "a part of this path is a file, not a folder",
     errno.EISDIR: "this path is a folder; give the name of a file",
 }
+# What is said instead where reading was refused.
+_READ_ADVICE = {
+    errno.EACCES: "ask its owner for the right to read it (`ls -l` shows who that is)",
+    errno.EPERM: "ask its owner for the right to read it (`ls -l` shows who that is)",
+    errno.EIO: "the disk may be failing: try again, or use another copy",
+}
 
 
 def describe_oserror(action: str, path: str | os.PathLike[str], error: OSError) -> str:
     """One sentence for an :class:`OSError`: what failed, on which path, why, and what to do about it."""
     reason = error.strerror or str(error)
-    advice = _ADVICE.get(error.errno or 0)
+    advice = ({**_ADVICE, **_READ_ADVICE} if action == "read" else _ADVICE).get(error.errno or 0)
     return f"cannot {action} {os.fspath(path)}: {reason}" + (f"; {advice}" if advice else "")
 
 

@@ -73,6 +73,12 @@ class TrainConfig:
     recipe: str = "default"
 
     def __post_init__(self) -> None:
+        for name in ("data", "data_root", "model", "device", "recipe"):
+            self._check(name, lambda value: isinstance(value, str), "text")
+        if not isinstance(self.model_options, dict) or not all(isinstance(key, str) for key in self.model_options):
+            raise ConfigError(f"model_options: expected the names of options with their values, got {self.model_options!r}")
+        if not isinstance(self.nesterov, bool):
+            raise ConfigError(f"nesterov: expected true or false, got {self.nesterov!r}")
         for name, choices in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES), ("augment", AUGMENTS)):
             check_choice(name, getattr(self, name), choices)
         for name in (
@@ -111,8 +117,15 @@ class TrainConfig:
         return dataclasses.asdict(self)
 
     @classmethod
-    def from_json(cls, values: dict[str, Any], where: str = "the configuration") -> TrainConfig:
-        """Back from such a dictionary; unknown names are a ConfigError."""
+    def from_json(cls, values: Any, where: str = "the configuration") -> TrainConfig:
+        """Back from such a dictionary.
+
+        Raises:
+            ConfigError: it is no dictionary, or has an unknown name or an impossible value.
+        """
+        if not isinstance(values, dict):
+            found = "no options" if values is None else f"{str(values)[:80]!r}"
+            raise ConfigError(f"{where}: expected the options of a run with their values, found {found}; start a new run")
         for name in values:
             check_choice(f"{where}: option", name, tuple(cls.__dataclass_fields__))
         return cls(**values)

@@ -38,6 +38,7 @@ class RunFolder:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self.log: MetricsLog | None = None
+        self.damaged: list[Path] = []  # checkpoints that load_checkpoint found damaged and set aside
         self._made = False
         self._lock = _lock(self.path)
         remove_leftovers(self.path)
@@ -93,14 +94,26 @@ class RunFolder:
     def load_checkpoint(self) -> tuple[Path, dict[str, Any]] | None:
         """The newest valid checkpoint, or None if there is none.
 
-        Damaged ones that are newer are renamed to ``*.damaged``: they may not push valid ones out of the folder.
+        Damaged ones that are newer are renamed to ``*.damaged`` (see :attr:`damaged`): they may not push valid ones out
+        of the folder.  One that the system refuses to read may well be whole, so it is not passed over: going on from an
+        older state, or from none, would overwrite what was saved.
+
+        Raises:
+            CheckpointError: a checkpoint cannot be read (no permission, a failing disk).
         """
+        self.damaged = []
         for path in checkpoint.find(self.path):
             try:
                 return path, checkpoint.load(path)
-            except CheckpointError:
-                if os.access(path, os.R_OK):
-                    path.replace(path.with_name(path.name + ".damaged"))
+            except CheckpointError as error:
+                if isinstance(error.__cause__, OSError):
+                    raise
+                aside = path.with_name(path.name + ".damaged")
+                try:
+                    path.replace(aside)
+                except OSError as refused:
+                    raise CheckpointError(describe_oserror("set a damaged checkpoint aside:", path, refused)) from refused
+                self.damaged.append(aside)
         return None
 
     def close(self) -> None:

@@ -331,10 +331,17 @@ class Trainer:
             raise CheckpointError(f"the checkpoint does not fit this run: {error!r}") from error
 
     def resume(self) -> Path | None:
-        """Load the newest valid checkpoint of the run folder and cut the record back to it; its path, None if none."""
+        """Load the newest valid checkpoint of the run folder and cut the record back to it; its path, None if none.
+
+        Raises:
+            ConfigError: there is no run folder.
+            CheckpointError: the checkpoint is of another kind of run, or the system refuses to read it.
+        """
         if self.folder is None:
             raise ConfigError("Trainer.resume needs a run folder; pass folder=RunFolder.open(path)")
         found = self.folder.load_checkpoint()
+        for path in self.folder.damaged:
+            self.reporter.warn(f"a damaged checkpoint was passed over, and is kept as {path}")
         if found is None:
             self.folder.open_log(keep=0)
             return None

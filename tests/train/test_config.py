@@ -47,8 +47,19 @@ def test_a_models_own_recipe_leaves_the_data_alone():
     ({"schedule": "cosin"}, "did you mean cosine"),
     ({"augment": "all"}, r"augment 'all' is not known \(known: auto, none"),
     ({"recipe": "resnet"}, "recipe 'resnet' is not known; did you mean resnet20"),
+    ({"data": 3}, "data: expected text, got 3"),
+    ({"data_root": 3}, "data_root: expected text"),
+    ({"device": ["cpu"]}, "device: expected text"),
+    ({"model_options": [1]}, "model_options: expected the names of options with their values"),
+    ({"nesterov": "no"}, "nesterov: expected true or false"),
     ({"batchsize": 3}, "option 'batchsize' is not known; did you mean batch_size"),
 ])  # fmt: skip
 def test_bad_options_say_what_is_expected(options, message):
     with pytest.raises(ConfigError, match=message):
         resolve(**options)
+
+
+@pytest.mark.parametrize("options", [None, [], 3, "lr"])
+def test_what_is_no_options_is_refused(options):
+    with pytest.raises(ConfigError, match="config.json: expected the options of a run"):
+        TrainConfig.from_json(options, "run/config.json")

@@ -333,6 +333,17 @@ def test_resume_without_any_checkpoint_starts_anew(folder):
     assert run.fit().step == 18
 
 
+def test_damaged_checkpoints_are_named_and_kept(folder, capsys):
+    trainer(folder).fit()
+    saved = checkpoint.find(folder.path)
+    for path in saved:
+        path.write_bytes(path.read_bytes()[:-1])
+    assert trainer(folder).resume() is None
+    warnings = capsys.readouterr().err.splitlines()
+    assert warnings == [f"a damaged checkpoint was passed over, and is kept as {path}.damaged" for path in saved]
+    assert all(path.with_name(path.name + ".damaged").is_file() for path in saved)
+
+
 def test_saved_weights_are_the_averaged_ones(folder):
     run = trainer(folder, ema=True)
     run.fit()

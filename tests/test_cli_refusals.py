@@ -1,0 +1,66 @@
+"""What the system refuses: folders that may not be written, files that may not be read.  Nothing saved is lost."""
+
+import pytest
+from click.testing import CliRunner
+
+from minidl.cli import cli
+from minidl.io import checkpoint
+from tests.privileges import permissions_are_obeyed, run_obeying
+
+TINY = ("--limit", "32", "--batch-size", "16", "--epochs", "1", "--threads", "1")
+
+pytestmark = pytest.mark.skipif("not permissions_are_obeyed()", reason="root may read and write everything here")
+
+
+def refused(*arguments, cwd):
+    """Run minidl as one who obeys permissions; it must fail with one line, which is returned."""
+    result = run_obeying("-m", "minidl", *map(str, arguments), cwd=cwd)
+    assert result.returncode == 2, result.stdout + result.stderr
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith("Error: "), result.stderr
+    return lines[0]
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A finished run."""
+    result = CliRunner().invoke(cli, ["train", *TINY, "--out", str(tmp_path / "run"), "-q"])
+    assert result.exit_code == 0, result.output
+    return tmp_path / "run"
+
+
+def content(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_a_folder_that_may_not_be_written(tmp_path):
+    folder = tmp_path / "closed"
+    folder.mkdir(mode=0o555)
+    for arguments in ((), ("--out", "run")):
+        assert "Permission denied; choose a folder that you may write to" in refused("train", *TINY, *arguments, cwd=folder)
+    assert not list(folder.iterdir())
+
+
+def test_a_run_folder_that_may_not_be_written(run):
+    before = content(run)
+    run.chmod(0o555)
+    assert "Permission denied; choose a folder that you may write to" in refused("train", "--resume", run, cwd=run.parent)
+    run.chmod(0o755)
+    assert content(run) == before
+
+
+def test_a_checkpoint_that_may_not_be_read_is_not_passed_over(run):
+    """Going on from an older one, or from the beginning, would write over what the unreadable one continues."""
+    before = content(run)
+    newest = checkpoint.find(run)[0]
+    newest.chmod(0o000)
+    error = refused("train", "--resume", run, cwd=run.parent)
+    assert f"cannot read {newest}: Permission denied; ask its owner" in error
+    newest.chmod(0o644)
+    assert content(run) == before
+
+
+@pytest.mark.parametrize("name, command", [("model.safetensors", ("eval",)), ("config.json", ("train", "--resume"))])
+def test_files_that_may_not_be_read(run, name, command):
+    (run / name).chmod(0o000)
+    assert f"cannot read {run / name}: Permission denied; ask its owner" in refused(*command, run, cwd=run.parent)
