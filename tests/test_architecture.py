@@ -40,8 +40,7 @@ ROOMS: dict[str, set[str]] = {
     "transfer": RUN | {"train", ""},
     "inspect": RUN | {""},
     "": RUN,  # minidl/__init__.py, the list of public names
-    "cli": RUN | {"train", "transfer", "inspect", "cli_zoo", ""},
-    "cli_zoo": RUN | {"train", "transfer", "inspect", ""},
+    "cli": RUN | {"train", "transfer", "inspect", ""},
     "__main__": {"cli"},
 }
 
@@ -59,8 +58,8 @@ OUTSIDE: dict[str, set[str]] = {
     "onnx": {"io"},
     "onnxruntime": {"io"},
     "sklearn": {"data", "transfer"},
-    "click": {"cli", "cli_zoo"},
-    "rich": {"cli", "cli_zoo", "train"},
+    "click": {"cli"},
+    "rich": {"cli", "train"},
     "matplotlib": {"inspect"},
 }
 # Single files with one permission more than their room.

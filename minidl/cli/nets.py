@@ -2,65 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
+from minidl.cli.app import cli, debug_option, key_values, model_file, print_table
 from minidl.errors import ConfigError, DataError
 
 READABLE = 12  # classes of which a confusion matrix is still readable in a terminal
-
-# ---------------------------------------------------------------------------------------------------------- for all
-
-
-def model_file(path: Path) -> Path:
-    """A run folder stands for the model in it."""
-    if not path.is_dir():
-        return path
-    for name in ("model.safetensors", "best.safetensors"):
-        if (path / name).is_file():
-            return path / name
-    raise ConfigError(f"{path} has no finished model; go on with its run first: minidl train --resume {path}")
-
-
-def key_values(pairs: tuple[str, ...], option: str = "--model-option") -> dict[str, Any]:
-    """``("depth=20", "batch_norm=true")`` as a dictionary; values are read as JSON where they are JSON."""
-    import json
-
-    values: dict[str, Any] = {}
-    for pair in pairs:
-        key, separator, text = pair.partition("=")
-        if not key or not separator:
-            raise ConfigError(f"{option} {pair!r}: expected KEY=VALUE")
-        try:
-            values[key] = json.loads(text)
-        except ValueError:
-            values[key] = text
-    return values
-
-
-def print_table(columns: list[str], rows: Iterable[Sequence[str]]) -> None:
-    """A table on stdout: ruled on a terminal, aligned text elsewhere."""
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    rows = [list(row) for row in rows]
-    if not sys.stdout.isatty():
-        widths = [max(len(row[i]) for row in [columns, *rows]) for i in range(len(columns))]
-        for row in [columns, *rows]:
-            click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-        return
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*map(Text, row))
-    Console(highlight=False).print(table)
 
 
 def _split_names(names: Iterable[str]) -> list[Path]:
@@ -114,7 +65,7 @@ def _members(
 # ------------------------------------------------------------------------------------------------------------- eval
 
 
-@click.command("eval")
+@cli.command("eval")
 @click.argument("models", nargs=-1, required=True, metavar="MODEL...")
 @click.option("--data", "data_name", metavar="NAME", help="Data set.  [default: the one it was trained on]")
 @click.option(
@@ -126,6 +77,7 @@ def _members(
 @_model_options
 @click.option("--confusion", type=click.Path(path_type=Path), metavar="FILE.png", help="Draw the confusion matrix.")
 @click.option("--quiet", "-q", is_flag=True, help="Print the totals only.")
+@debug_option
 def eval_(
     models: tuple[str, ...],
     data_name: str | None,
@@ -218,11 +170,12 @@ def _check_picture(path: Path) -> None:
 # ---------------------------------------------------------------------------------------------------------- predict
 
 
-@click.command("predict")
+@cli.command("predict")
 @click.argument("model")
 @click.argument("images", type=click.Path(path_type=Path), nargs=-1, required=True, metavar="IMAGE...")
 @click.option("--top", type=click.IntRange(1), default=5, metavar="K", help="How many classes to show.")
 @_model_options
+@debug_option
 def predict_(model: str, images: tuple[Path, ...], top: int, views: str, **which: Any) -> None:
     """Say what MODEL sees in pictures.
 
@@ -247,7 +200,7 @@ def predict_(model: str, images: tuple[Path, ...], top: int, views: str, **which
 # ------------------------------------------------------------------------------------------------------------ table
 
 
-@click.command("table")
+@cli.command("table")
 @click.argument("model")
 @click.option("--input", "size", metavar="N", help="Images: 227, 224x320 or 1x28x28 (channels first).  [default: the net's]")
 @click.option("--option", "options", multiple=True, metavar="KEY=VALUE", help="Option of the net; repeatable.")
@@ -256,6 +209,7 @@ def predict_(model: str, images: tuple[Path, ...], top: int, views: str, **which
 @click.option("--biases", is_flag=True, help="Count biases among the parameters of each layer.")
 @click.option("--format", "form", type=click.Choice(["text", "markdown", "json", "png"]), default="text")
 @click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Write it there.  [default: stdout; png: MODEL.png]")
+@debug_option
 def table_(
     model: str, size: str | None, options: tuple[str, ...], as_printed: bool, every: bool, biases: bool, form: str,
     out: Path | None,
@@ -316,6 +270,3 @@ def _image_shape(text: str | None, default: tuple[int, int, int]) -> tuple[int, 
     sizes = [int(part) for part in parts]
     channels = sizes.pop(0) if len(sizes) == 3 else default[0]
     return channels, sizes[0], sizes[-1]
-
-
-COMMANDS = (eval_, predict_, table_)

@@ -8,7 +8,7 @@ import pytest
 
 import minidl
 from minidl import models
-from minidl.cli_zoo import confusion_lines
+from minidl.cli.nets import confusion_lines
 from minidl.io.safetensors import save_file
 from minidl.train.weights import ModelCard, save_model
 from tests.test_cli import fails, invoke

@@ -1,0 +1,146 @@
+"""``minidl train``."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import click
+
+from minidl.cli.app import cli, debug_option, key_values, root_option
+from minidl.errors import ConfigError, MinidlError
+from minidl.train.config import AUGMENTS, OPTIMIZERS, RECIPES, SCHEDULES
+
+
+@cli.command()
+@click.option("--data", metavar="NAME", help="Data set (see `minidl data list`), or folder:PATH.  [default: shapes10]")
+@root_option
+@click.option("--data-file", metavar="FILE", help="The data set's downloaded file, for closed networks.")
+@click.option("--image-size", type=int, metavar="PIXELS", help="For folder:PATH: height and width.  [default: 64]")
+@click.option("--model", metavar="NAME", help="Net, by its name in minidl.models.  [default: smallconv]")
+@click.option(
+    "--model-option", "model_options", metavar="KEY=VALUE", multiple=True, help="Option of the net; repeatable."
+)
+@click.option("--recipe", type=click.Choice(list(RECIPES)), help="Options that work together.  [default: the model's]")
+@click.option("--epochs", type=int, help="Passes over the training images.")
+@click.option("--max-steps", type=int, help="Stop after so many updates.")
+@click.option("--batch-size", type=int, help="Images per update.")
+@click.option("--limit", type=int, metavar="N", help="Use only N images of each split.")
+@click.option("--optimizer", type=click.Choice(OPTIMIZERS))
+@click.option("--lr", type=float, help="Learning rate (its highest value, with a schedule).")
+@click.option("--momentum", type=float, help="For sgd and rmsprop.")
+@click.option("--weight-decay", type=float, help="Not applied to biases and normalisation.")
+@click.option("--schedule", type=click.Choice(SCHEDULES), help="How the learning rate changes.")
+@click.option("--warmup", type=float, metavar="EPOCHS", help="Epochs in which the learning rate rises.")
+@click.option("--label-smoothing", type=float)
+@click.option("--augment", type=click.Choice(AUGMENTS), help="Random changes of the training images.")
+@click.option("--clip-norm", type=float, help="Largest norm of the gradient.")
+@click.option("--ema", type=float, metavar="DECAY", help="Test and save a moving average of the weights.")
+@click.option("--val-every", type=int, metavar="EPOCHS", help="Test after every so many epochs.")
+@click.option("--checkpoint-seconds", type=float, help="Save the state at least this often.")
+@click.option("--checkpoint-steps", type=int, help="Save the state every so many updates.")
+@click.option("--seed", type=int, help="Of weights, order, augmentation and dropout.  [default: 0]")
+@click.option("--threads", type=int, help="For matrix products.  [default: half the cores]")
+@click.option("--device", metavar="NAME", help="cpu, cuda, cuda:1.  [default: cpu]")
+@click.option(
+    "--out", type=click.Path(path_type=Path), metavar="DIR", help="Run folder.  [default: runs/DATA-MODEL-001...]"
+)
+@click.option("--resume", type=click.Path(path_type=Path), metavar="DIR", help="Go on with the run in this folder.")
+@click.option("--quiet", "-q", is_flag=True, help="Print errors only.")
+@debug_option
+def train(out: Path | None, resume: Path | None, quiet: bool, data_file: str | None, **options: Any) -> None:
+    """Train a net; without options, a small one on generated pictures.
+
+    The run folder then holds config.json, metrics.jsonl, checkpoints and model.safetensors.  Ctrl-C saves a checkpoint;
+    --resume goes on to the same weights, bit for bit, as if nothing had happened.
+    """
+    from minidl.train import progress
+
+    options["model_options"] = key_values(options["model_options"]) or None
+    folder, config = _new_run(out, options) if resume is None else _old_run(resume, out=out, **options)
+    try:
+        from minidl.data.download import install
+        from minidl.train import environment
+        from minidl.train.build import build
+
+        reporter = progress.reporter(quiet)
+        config = dataclasses.replace(config, threads=config.threads or environment.default_threads())
+        environment.set_threads(config.threads)
+        if data_file is not None:
+            install(config.data, data_file, config.data_root)
+        trainer = build(config, folder, reporter)
+        if resume is None:
+            folder.write_config({"options": config.to_json(), "machine": environment.describe()})
+        _introduce(reporter, config, trainer, folder)
+        if resume is not None:
+            found = trainer.resume()
+            reporter.say(f"going on from {found}" if found else "nothing was saved yet: starting from the beginning")
+        outcome = trainer.fit()
+    finally:
+        folder.close()
+    _conclude(reporter, config, folder, outcome)
+
+
+def _new_run(out: Path | None, options: dict[str, Any]) -> tuple[Any, Any]:
+    """The folder and the options of a run that begins."""
+    from minidl.train import record
+    from minidl.train.config import resolve
+
+    config = resolve(**options)
+    name = f"{config.data.rstrip('/').rpartition('/')[2].replace(':', '-')}-{config.model}"
+    return record.RunFolder.create(out or record.next_folder("runs", name)), config
+
+
+def _old_run(path: Path, **options: Any) -> tuple[Any, Any]:
+    """The folder and the options of a run that goes on; only the place of the data may be given anew."""
+    from minidl.train import record
+    from minidl.train.config import TrainConfig
+
+    _refuse_changes(**options)
+    folder = record.RunFolder.open(path)
+    try:
+        config = TrainConfig.from_json(folder.read_config().get("options"), f"{path}/config.json")
+    except MinidlError:
+        folder.close()
+        raise
+    return folder, dataclasses.replace(config, data_root=options["data_root"] or config.data_root)
+
+
+def _refuse_changes(**options: Any) -> None:
+    for name, value in options.items():
+        if value is not None and name != "data_root":
+            option = "--" + name.replace("_", "-").replace("model-options", "model-option")
+            raise ConfigError(
+                f"{option} cannot be given with --resume: a run goes on with the options in its config.json"
+            )
+
+
+def _introduce(reporter: Any, config: Any, trainer: Any, folder: Any) -> None:
+    count = sum(parameter.numel() for parameter in trainer.model.parameters())
+    images = len(trainer.train_loader.dataset), len(trainer.test_loader.dataset)
+    reporter.say(
+        f"{config.model} ({count:,} parameters) on {config.data} ({images[0]:,} training and {images[1]:,} test images), "
+        f"recipe {config.recipe}, seed {config.seed}, {config.threads} thread{'s'[: config.threads != 1]}"
+    )
+    reporter.say(f"run folder: {folder.path}")
+
+
+def _conclude(reporter: Any, config: Any, folder: Any, outcome: Any) -> None:
+    from minidl.train.progress import duration
+
+    if outcome.signal is not None:
+        reporter.warn(
+            f"stopped after {outcome.step:,} steps (epoch {outcome.epoch + 1} of {config.epochs}); everything is saved. "
+            f"Go on with: minidl train --resume {folder.path}"
+        )
+        raise click.exceptions.Exit(128 + outcome.signal)
+    accuracy = f"test accuracy {outcome.test.top1:.2%}" if outcome.test else f"finished at step {outcome.step:,}"
+    if config.data == "shapes10" and config.recipe == "default":
+        then = "minidl train --data cifar10 --model resnet20"
+    else:
+        then = f"minidl predict {folder.path} IMAGE"
+    reporter.say(
+        f"{accuracy} after {duration(outcome.seconds)}. Model: {folder.path}/model.safetensors, record: "
+        f"{folder.path}/metrics.jsonl. Next, try: minidl eval {folder.path}, or: {then}"
+    )
