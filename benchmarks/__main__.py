@@ -1,4 +1,4 @@
-"""The command: `python -m benchmarks` runs, `python -m benchmarks compare old.json new.json` compares."""
+"""The command: `python -m benchmarks` runs, `compare old.json new.json` compares, `record RUN...` keeps trainings."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from typing import Any
 
 from benchmarks.bench import ROOT, Result, Timing, clean_environment, machine
 from benchmarks.compare import compare
+from benchmarks.record import record
 
 RESULTS = ROOT / "benchmarks" / "results"
 
@@ -36,6 +37,9 @@ def parser() -> argparse.ArgumentParser:
     comparison = commands.add_parser("compare", help="say which ratios got worse; exit status 1 if one did")
     comparison.add_argument("old", type=Path)
     comparison.add_argument("new", type=Path)
+    recording = commands.add_parser("record", help="keep the figures of finished training runs")
+    recording.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folders that `minidl train` wrote")
+    recording.add_argument("--out", type=Path, default=RESULTS, metavar="DIR", help="default: benchmarks/results")
     return main
 
 
@@ -95,6 +99,10 @@ def main() -> int:
         lines, bad = compare(options.old, options.new)
         print("\n".join(lines))
         return 1 if bad else 0
+    if options.command == "record":
+        for run_folder in options.runs:
+            print(f"written to {record(run_folder, options.out)}")
+        return 0
     against = options.against or ("torch" if importlib.util.find_spec("torch") else "nothing")
     families = [name for name in ("ops", "models") if getattr(options, name)] or ["ops", "models"]
     facts = machine()
