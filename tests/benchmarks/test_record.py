@@ -9,8 +9,8 @@ from minidl.errors import DataError
 
 CONFIG = {
     "options": {
-        "recipe": "default", "data": "folder:a/b", "model": "smallconv", "seed": 3, "optimizer": "sgd", "lr": 0.1, "batch_size": 64,
-        "schedule": "onecycle", "weight_decay": 5e-4, "augment": "flip", "limit": None, "threads": 1,
+        "recipe": "default", "data": "folder:a/b", "model": "smallconv", "seed": 3, "optimizer": "sgd", "lr": 0.1,
+        "batch_size": 64, "schedule": "onecycle", "weight_decay": 5e-4, "augment": "flip", "limit": None, "threads": 1,
     },
     "machine": {"cores": 2},
 }  # fmt: skip
