@@ -36,7 +36,7 @@ SMALL = {
     "alexnet": ({"fc_width": 32}, 64), "alexnet_original": ({"fc_width": 32}, 67), "overfeat": ({"fc_width": 8}, 77),
     **{name: ({"fc_width": 16}, 32) for name in models.list_models("vgg*")},
     "squeezenet1_0": ({}, 33), "squeezenet1_1": ({}, 33),
-    "vit_tiny_cifar": ({"num_layers": 2, "image_size": 16}, 16),
+    "vit_tiny_cifar": ({"num_layers": 2, "image_size": 16}, 16), "stack": ({"width": 8, "fc_width": 32}, 32),
     **{name: ({}, 16) for name in models.list_models("*resnet*_*")},
 }
 # Nets that only repeat a block more often than a net that is run, with the reason's other half.
