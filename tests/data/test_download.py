@@ -190,6 +190,53 @@ def test_install_an_archive_that_was_packed_anew(tmp_path, monkeypatch):
         install("cifar10", given, tmp_path)
 
 
+@pytest.fixture
+def small_cifar(monkeypatch):
+    """CIFAR-10 with 30 + 6 images, and the checksums of both releases' files: (python, binary)."""
+    python, binary = files.cifar10_python(), files.cifar10_binary()
+    sums = {("cifar-10-batches-py", n): "sha256:" + hashlib.sha256(d).hexdigest() for n, d in python.items()}
+    monkeypatch.setattr("minidl.data.cifar.CHECKSUMS", sums)
+    monkeypatch.setitem(DATASETS["cifar10"].counts, "train", 30)
+    monkeypatch.setitem(DATASETS["cifar10"].counts, "test", 6)
+    return python, binary
+
+
+def test_install_cifar_unpacked_or_binary(tmp_path, monkeypatch, small_cifar):
+    python, binary = small_cifar
+    for number, (folder, contents) in enumerate([("cifar-10-batches-py", python), ("Downloads", python), ("bin", binary)]):
+        given, root = files.write_folder(tmp_path / str(number) / folder, contents), tmp_path / f"root{number}"
+        paths = install("cifar10", given, root)
+        assert len(paths) == 6 and len({path.parent for path in paths}) == 1
+        assert len(load("cifar10", root)) == 30 and sorted(root.rglob("*.part")) == []
+    archive = files.tar_gz(tmp_path / "cifar-10-binary.tar.gz", binary, "cifar-10-batches-bin/")
+    monkeypatch.setitem(cifar.ARCHIVE_CHECKSUMS, archive.name, "md5:" + hashlib.md5(archive.read_bytes()).hexdigest())
+    assert install("cifar10", archive, tmp_path / "root") == [tmp_path / "root" / archive.name]
+    assert len(load("cifar10", tmp_path / "root", "test")) == 6
+
+
+def test_install_a_folder_that_is_not_whole(tmp_path, small_cifar):
+    python, binary = small_cifar
+    given = files.write_folder(tmp_path / "cifar-10-batches-py", {**python, "data_batch_2": python["data_batch_1"]})
+    with pytest.raises(DataError, match="data_batch_2: .*checksum"):
+        install("cifar10", given, tmp_path / "root")
+    (given / "data_batch_2").unlink()
+    with pytest.raises(DataError, match="data_batch_2.*cannot be read"):
+        install("cifar10", given, tmp_path / "root")
+    given = files.write_folder(tmp_path / "bin", {**binary, "test_batch.bin": binary["test_batch.bin"][:-1]})
+    with pytest.raises(DataError, match="test_batch.bin: .*truncated"):
+        install("cifar10", given, tmp_path / "root")
+    (given / "test_batch.bin").unlink()
+    with pytest.raises(DataError, match="cifar-10-python.tar.gz cannot be read"):
+        install("cifar10", tmp_path / "bin", tmp_path / "root")
+    assert not (tmp_path / "root").exists(), "nothing is installed unless all of it is right"
+
+
+def test_every_file_has_several_addresses():
+    for info in DATASETS.values():
+        for source in info.sources:
+            assert len(source.urls) >= 2 and all(url.endswith("/" + source.filename) for url in source.urls)
+
+
 def test_install_mnist_from_a_folder_or_file_by_file(tmp_path, monkeypatch):
     packed = files.mnist_files(packed=True)
     sums = {

@@ -166,6 +166,8 @@ def test_a_bomb_is_refused_before_it_is_decoded(animals):
 
 
 def test_folders_that_are_not_data_sets(tmp_path):
+    with pytest.raises(ConfigError, match="folder: which one"):
+        load("folder:")
     with pytest.raises(DataError, match="nowhere is not a folder"):
         load(f"folder:{tmp_path}/nowhere")
     with pytest.raises(DataError, match="has no sub-folders; expected one folder of images per class"):

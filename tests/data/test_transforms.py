@@ -215,6 +215,32 @@ def test_bad_settings(build, reason):
         build()
 
 
+@pytest.mark.parametrize("config, reason", [
+    ({"name": "Normalize", "mean": ["a"], "std": [1]}, "Normalize cannot be built from .*could not convert"),
+    ({"name": "Normalize", "mean": [float("nan")], "std": [1]}, "one mean and one positive std"),
+    ({"name": "Normalize", "mean": [], "std": []}, "one mean and one positive std"),
+    ({"name": "Cutout", "value": "x"}, "Cutout cannot be built"),
+    ({"name": "Compose", "transforms": 3}, "Compose needs a list of transforms, got '3'"),
+    ({"name": "Compose", "transforms": [3]}, "expected a mapping with a 'name'"),
+    ({"name": ["Resize"]}, "expected a mapping with a 'name'"),
+    ({"name": "Transform"}, "no transform is called 'Transform'"),
+    ({"name": "Resize", "size": 8, "colour": 3}, "Resize has no argument 'colour'"),
+    ("Resize", "expected a mapping"),
+])  # fmt: skip
+def test_hostile_configurations(config, reason):
+    """A weight file brings its preprocessing: whatever it says, the answer is a ConfigError."""
+    with pytest.raises(ConfigError, match=reason):
+        T.from_config(config)
+
+
+def test_a_configuration_nested_without_end():
+    config = {"name": "ToFloat"}
+    for _ in range(5000):
+        config = {"name": "Compose", "transforms": [config]}
+    with pytest.raises(ConfigError, match="nested too deeply"):
+        T.from_config(config)
+
+
 @pytest.mark.parametrize(
     "transform, x, reason",
     [

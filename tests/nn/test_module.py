@@ -237,6 +237,14 @@ def test_load_state_dict_names_everything_that_is_wrong_and_writes_nothing():
     assert net.fc1.bias.tolist() == [5, 5, 5]
 
 
+@pytest.mark.parametrize("value", ["hello", [1.0, 2.0], None, {}])
+def test_load_state_dict_with_what_is_no_tensor(value):
+    net = Net()
+    state = {**net.state_dict(), "scale": value}
+    with pytest.raises(CheckpointError, match=f"not a tensor: scale is a {type(value).__name__}"):
+        net.load_state_dict(state)
+
+
 def test_load_state_dict_recognises_a_prefix():
     net = Net()
     state = {f"module.{name}": t for name, t in net.state_dict().items()}

@@ -53,6 +53,15 @@ def test_clipping_a_gradient_that_is_not_finite():
     assert utils.clip_grad_norm_([], 1.0).item() == 0
 
 
+def test_clipping_bounds_that_make_no_sense():
+    p = nn.Parameter(minidl.ones(2))
+    for max_norm, norm_type in ((-1.0, 2.0), (math.nan, 2.0), (1.0, 0.0)):
+        with pytest.raises(ConfigError, match="max_norm must be at least 0 and norm_type above 0"):
+            utils.clip_grad_norm_([p], max_norm, norm_type)
+    with pytest.raises(ConfigError, match="clip_value must be at least 0, found -0.1"):
+        utils.clip_grad_value_([p], -0.1)
+
+
 def test_parameters_to_vector_and_back():
     net = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 2))
     vec = utils.parameters_to_vector(net.parameters())

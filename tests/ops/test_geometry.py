@@ -100,6 +100,7 @@ def test_paddings_in_every_form():
         (((1, 3, 8, 8), (4, 3, 3, 3), (1, 2, 3)), r"stride=\(1, 2, 3\), but it must be an int or a pair"),
         (((1, 3, 8, 8), (4, 3, 3, 3), 1.5), r"stride=1.5, but it must be an int or a pair"),
         (((1, 3, 8, 8), (4, 3, 3, 3), 1, -1), r"padding=-1, but it must be at least 0"),
+        (((1, 3, 8, 8), (4, 3, 3, 3), 1, (0, 1, 2, 3)), r"padding=\(\(0, 1\), \(2, 3\)\) for top, bottom, left and right"),
         (((1, 3, 8, 8), (4, 3, 3, 3), 1, "full"), r"padding='full', but it must be 'same', 'valid' or numbers"),
         (((1, 3, 8, 8), (4, 3, 3, 3), 2, "same"), r"padding='same' needs stride 1"),
         (((1, 3, 8, 8), (4, 3, 0, 3)), r"the kernel is 0x3"),

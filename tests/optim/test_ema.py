@@ -80,3 +80,5 @@ def test_errors():
     state = EMA(nn.Linear(2, 3)).state_dict()
     with pytest.raises(CheckpointError, match="made for another model; missing, extra or misshapen: 0.bias, 0.weight"):
         ema.load_state_dict(state)
+    with pytest.raises(CheckpointError, match="has no average, decay, warmup, updates; expected what EMA.state_dict gave"):
+        ema.load_state_dict({})
