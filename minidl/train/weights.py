@@ -12,9 +12,12 @@ import os
 from typing import Any
 
 import minidl
+from minidl.autograd.grad_mode import no_grad
+from minidl.data import transforms
 from minidl.errors import CheckpointError, MinidlError
 from minidl.io import safetensors
 from minidl.nn import Module
+from minidl.ops.creation import zeros
 
 _KEY = "minidl.model"
 
@@ -61,18 +64,36 @@ def load_model(path: str | os.PathLike[str]) -> tuple[Module, ModelCard]:
             f"{where} holds weights but does not say of which net; expected a file that `minidl train` wrote"
         )
     try:
-        values = json.loads(metadata[_KEY])
-        c, h, w = (int(size) for size in values["input_shape"])
-        values.update(input_shape=(c, h, w), class_names=tuple(str(name) for name in values["class_names"]))
-        card = ModelCard(**values)
+        card = _card(json.loads(metadata[_KEY]))
         model = models.create(card.model, **card.options)
     except MinidlError as error:
         raise CheckpointError(f"{where}: cannot build its model: {error}") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{where}: its description is damaged ({error}); use another copy of it") from error
     try:
         model.load_state_dict(arrays)
     except CheckpointError as error:
         raise CheckpointError(f"{where}: {error}") from error
     model.eval()
+    with no_grad():
+        outputs = model(zeros(0, *card.input_shape)).shape
+    if outputs != (0, len(card.class_names)):
+        raise CheckpointError(
+            f"{where}: its net has an output of {outputs[1:]} for each image, but it names {len(card.class_names)} "
+            "classes; its description is damaged, use another copy of it"
+        )
     return model, card
+
+
+def _card(values: Any) -> ModelCard:
+    """The description in a file, every part checked: the file may come from anywhere.  Raises nearly anything."""
+    c, h, w = (int(size) for size in values["input_shape"])
+    names = tuple("".join(x if x.isprintable() else "?" for x in str(name)) for name in values["class_names"])
+    card = ModelCard(**{**values, "input_shape": (c, h, w), "class_names": names})
+    for name in ("model", "data", "version"):
+        if not isinstance(getattr(card, name), str):
+            raise ValueError(f"{name} is no text")
+    if min(c, h, w) < 1:
+        raise ValueError(f"images of shape {(c, h, w)}")
+    transforms.from_config(card.preprocessing or [])
+    return card
