@@ -47,8 +47,8 @@ def interpolate_positions(positions: Tensor, old: tuple[int, int], new: tuple[in
         positions: (1, 1 + old height * old width, dim), the class token's first; it stays as it is.
 
     Returns:
-        (1, 1 + new height * new width, dim), bilinear between the old grid's points, whose corners stay the corners
-        (section 3.2 of the paper).
+        (1, 1 + new height * new width, dim), bicubic between the old grid's points, whose corners stay the corners: what
+        torchvision does (the paper's section 3.2 leaves the formula open).
 
     Raises:
         ShapeError: ``positions`` does not belong to a grid of ``old``.
@@ -62,7 +62,7 @@ def interpolate_positions(positions: Tensor, old: tuple[int, int], new: tuple[in
         return positions
     token, grid = positions[:, :1], positions[:, 1:]
     grid = grid.reshape(1, *old, -1).permute(0, 3, 1, 2)
-    grid = F.interpolate(grid, size=new, mode="bilinear", align_corners=True)
+    grid = F.interpolate(grid, size=new, mode="bicubic", align_corners=True)
     return cat([token, grid.flatten(2).transpose(1, 2)], 1)
 
 

@@ -239,6 +239,7 @@ OPERATIONS = {
     "lists": lambda x: x[:, [0, 2, 2]] + x[:, :, :, [3, 1]].sum() + x[:, minidl.tensor([True, False, True, True])],
     "gather": lambda x: x.gather(1, (x > 0).long()),
     "interpolation": lambda x: F.interpolate(x, scale_factor=2) + F.interpolate(x, (18, 22), mode="bilinear"),
+    "cubic interpolation": lambda x: F.interpolate(x, (7, 20), mode="bicubic", align_corners=True),
     "constants": lambda x: (
         minidl.zeros_like(x) + minidl.ones_like(x) * minidl.ones(x.shape[0], 1, 1, 1, device=x.device)
     ),

@@ -36,16 +36,28 @@ def test_sincos_is_the_formula():
         sincos_positions(2, 2, 6)
 
 
-def test_interpolation_keeps_corners_token_and_straight_lines():
-    grid = np.fromfunction(lambda i, j: 3 * i + j, (4, 4))  # bilinear interpolation reproduces it anywhere
-    positions = minidl.tensor(np.concatenate([[7.0], grid.ravel()]).reshape(1, 17, 1))
-    new = interpolate_positions(positions, (4, 4), (7, 10)).numpy().ravel()
-    expected = np.fromfunction(lambda i, j: 3 * (i / 2) + j / 3, (7, 10))
+def test_interpolation_keeps_corners_and_token():
+    grid = np.random.default_rng(0).normal(size=(4, 5))
+    positions = minidl.tensor(np.concatenate([[7.0], grid.ravel()]).reshape(1, 21, 1))
+    new = interpolate_positions(positions, (4, 5), (7, 9)).numpy().ravel()
     assert new[0] == 7
-    np.testing.assert_allclose(new[1:].reshape(7, 10), expected, rtol=1e-12, atol=1e-12)  # float64
-    assert interpolate_positions(positions, (4, 4), (4, 4)) is positions
+    # Each second point lies on an old one; float64.
+    np.testing.assert_allclose(new[1:].reshape(7, 9)[::2, ::2], grid, rtol=1e-12, atol=1e-12)
+    assert interpolate_positions(positions, (4, 5), (4, 5)) is positions
     with pytest.raises(ShapeError, match=r"not those of a class token and a grid of 3x4 patches, \(1, 13, dim\)"):
         interpolate_positions(positions, (3, 4), (4, 4))
+
+
+@pytest.mark.parity
+def test_positions_are_interpolated_as_torchvision_does(torch):
+    """torchvision.models.vision_transformer.interpolate_embeddings: bicubic, the corners stay the corners."""
+    positions = minidl.randn(1, 1 + 14 * 14, 24)
+    theirs = torch.from_numpy(positions.numpy())
+    grid = theirs[:, 1:].permute(0, 2, 1).reshape(1, 24, 14, 14)
+    grid = torch.nn.functional.interpolate(grid, size=(24, 24), mode="bicubic", align_corners=True)
+    expected = torch.cat([theirs[:, :1], grid.reshape(1, 24, 24 * 24).permute(0, 2, 1)], dim=1)
+    ours = interpolate_positions(positions, (14, 14), (24, 24)).numpy()
+    np.testing.assert_allclose(ours, expected.numpy(), rtol=0, atol=1e-5)  # float32 sums of 16 terms
 
 
 @pytest.mark.parametrize("positions", ["learned", "sincos", "none"])

@@ -148,24 +148,31 @@ def adaptive(reduce):
     return pool
 
 
+def keys(d, a=-0.75):
+    """Keys' cubic at the distance d."""
+    d = abs(d)
+    return (a + 2) * d**3 - (a + 3) * d**2 + 1 if d <= 1 else a * (d**3 - 5 * d**2 + 8 * d - 4) if d < 2 else 0.0
+
+
 def interpolate(x, size=None, scale_factor=None, mode="nearest", align_corners=False):
     h, w = x.shape[2:]
     factors = (scale_factor, scale_factor) if isinstance(scale_factor, (int, float)) else scale_factor
     out = pair(size) if size is not None else (int(h * factors[0]), int(w * factors[1]))
+    steps = (h / out[0], w / out[1]) if size is not None else (1 / factors[0], 1 / factors[1])
     y = np.zeros((*x.shape[:2], *out))
     for i, j in np.ndindex(*out):
         if mode == "nearest":
-            y[..., i, j] = x[..., i * h // out[0], j * w // out[1]]
+            y[..., i, j] = x[..., min(int(i * steps[0]), h - 1), min(int(j * steps[1]), w - 1)]
             continue
-        near = []
-        for at, n, m in ((i, h, out[0]), (j, w, out[1])):
-            place = at * (n - 1) / max(m - 1, 1) if align_corners else max((at + 0.5) * n / m - 0.5, 0)
-            low = min(int(place), n - 1)
-            near.append((low, min(low + 1, n - 1), place - low))
-        (r0, r1, u), (c0, c1, v) = near
-        y[..., i, j] = (1 - u) * ((1 - v) * x[..., r0, c0] + v * x[..., r0, c1]) + u * (
-            (1 - v) * x[..., r1, c0] + v * x[..., r1, c1]
-        )
+        shares = []  # for each axis, how much of each pixel
+        for at, n, m, step in ((i, h, out[0], steps[0]), (j, w, out[1], steps[1])):
+            place = at * (n - 1) / max(m - 1, 1) if align_corners else (at + 0.5) * step - 0.5
+            share = np.zeros(n)
+            for k in range(-3, n + 3):  # pixels beyond the border are those at the border
+                weight = keys(place - k) if mode == "bicubic" else max(1 - abs(place - k), 0)
+                share[min(max(k, 0), n - 1)] += weight
+            shares.append(share)
+        y[..., i, j] = np.einsum("ncij,i,j->nc", x, *shares)
     return y
 
 
@@ -484,6 +491,13 @@ OPS = [
             Sample(d(1, 1, 3, 2), (5, 4), mode="bilinear"),
             Sample(d(1, 1, 3, 4), (5, 2), mode="bilinear", align_corners=True),
             Sample(d(1, 1, 2, 2), scale_factor=(2, 1.5), mode="bilinear"),
+            Sample(d(1, 1, 3, 5), scale_factor=(1.5, 0.7)),
+            Sample(d(1, 1, 3, 2), scale_factor=(1.5, 1.8), mode="bilinear"),
+            Sample(d(1, 2, 3, 2), (5, 4), mode="bicubic"),
+            Sample(d(1, 1, 5, 6), (2, 3), mode="bicubic"),
+            Sample(d(1, 1, 3, 4), (5, 2), mode="bicubic", align_corners=True),
+            Sample(d(1, 1, 3, 2), scale_factor=(1.5, 1.8), mode="bicubic"),
+            Sample(d(1, 1, 1, 4), (1, 7), mode="bicubic", align_corners=True),
             Sample(d(0, 1, 2, 2), 4),
         ],
         interpolate,

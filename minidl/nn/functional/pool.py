@@ -1,6 +1,7 @@
 """Pooling, and resizing images."""
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from minidl.autograd.function import tensors
@@ -115,9 +116,12 @@ def interpolate(input: Tensor, size: Any = None, scale_factor: Any = None, mode:
     """Resize images (N, C, H, W).
 
     Args:
-        size: (h, w) or one int; or give ``scale_factor``.
-        mode: "nearest" or "bilinear".
-        align_corners: bilinear: the centres of the corner pixels stay where they are (else the corners of the image do).
+        size: (h, w) or one int; or give ``scale_factor``, one number or (h, w): the size is rounded down, the pixels' places
+            are those of the exact factor.
+        mode: "nearest"; "bilinear", linear between two pixels along each axis; or "bicubic", cubic through four (Keys 1981:
+            Cubic convolution interpolation for digital image processing, with a = -0.75 as in PyTorch and OpenCV), which
+            may overshoot.  Nothing is averaged when images shrink.
+        align_corners: not for nearest: the centres of the corner pixels stay where they are (else the corners of the image do).
 
     Raises:
         ShapeError: neither or both of size and scale_factor, or no pixels on either side.
@@ -125,31 +129,66 @@ def interpolate(input: Tensor, size: Any = None, scale_factor: Any = None, mode:
     expect_tensors("interpolate", input)
     if (size is None) == (scale_factor is None) or input.ndim != 4:
         raise ShapeError(f"interpolate: give size or scale_factor for an (N, C, H, W) input, found shape {input.shape}")
+    if mode not in ("nearest", "bilinear", "bicubic"):
+        raise ValueError(f"interpolate: mode {mode!r} is not known; use nearest, bilinear or bicubic")
     h, w = input.shape[2:]
     if size is None:
         fh, fw = (scale_factor, scale_factor) if isinstance(scale_factor, (int, float)) else scale_factor
-        size = int(h * fh), int(w * fw)
-    out_h, out_w = (size, size) if isinstance(size, int) else size
+        out_h, out_w = int(h * fh), int(w * fw)
+    else:
+        out_h, out_w = (size, size) if isinstance(size, int) else size
+        fh = fw = None
     if out_h < 1 or out_w < 1 or 0 in (h, w):
         raise ShapeError(f"interpolate: the input {input.shape} and the output ({out_h}, {out_w}) must be at least 1 pixel "
                          "high and wide")
     if mode == "nearest":
-        return input[:, :, [i * h // out_h for i in range(out_h)]][:, :, :, [i * w // out_w for i in range(out_w)]]
-    if mode != "bilinear":
-        raise ValueError(f"interpolate: mode {mode!r} is not known; use nearest or bilinear")
-    y = _bilinear(input, 2, out_h, align_corners)
-    return _bilinear(y, 3, out_w, align_corners)
+        return input[:, :, _nearest(h, out_h, fh)][:, :, :, _nearest(w, out_w, fw)]
+    taps = _linear_taps if mode == "bilinear" else _cubic_taps
+    y = _resample(input, 2, [taps(at, h) for at in _places(h, out_h, fh, align_corners)])
+    return _resample(y, 3, [taps(at, w) for at in _places(w, out_w, fw, align_corners)])
 
 
-def _bilinear(x: Tensor, axis: int, out: int, align_corners: bool) -> Tensor:
-    """Linear interpolation along one axis."""
-    n = x.shape[axis]
-    low, high, share = [], [], []
-    for i in range(out):
-        at = i * (n - 1) / max(out - 1, 1) if align_corners else max((i + 0.5) * n / out - 0.5, 0.0)
-        low.append(min(int(at), n - 1))
-        high.append(min(int(at) + 1, n - 1))
-        share.append(at - int(at))
+def _nearest(n: int, out: int, factor: float | None) -> list[int]:
+    """Which of n pixels each of ``out`` ones shows."""
+    return [i * n // out if factor is None else min(int(i / factor), n - 1) for i in range(out)]
+
+
+def _places(n: int, out: int, factor: float | None, align_corners: bool) -> list[float]:
+    """Where, in pixels of the n given ones, each of ``out`` new pixels lies; 0 is the centre of the first."""
+    if align_corners:
+        return [i * (n - 1) / max(out - 1, 1) for i in range(out)]
+    step = n / out if factor is None else 1 / factor
+    return [(i + 0.5) * step - 0.5 for i in range(out)]
+
+
+def _linear_taps(at: float, n: int) -> list[tuple[int, float]]:
+    """The two pixels around the place ``at`` with their weights; beyond the border the last pixel goes on."""
+    at = max(at, 0.0)
+    low = min(int(at), n - 1)
+    return [(low, 1 - (at - int(at))), (min(low + 1, n - 1), at - int(at))]
+
+
+def _cubic_taps(at: float, n: int) -> list[tuple[int, float]]:
+    """The four pixels around the place ``at`` with their weights by Keys' cubic."""
+    low, a = math.floor(at), -0.75
+
+    def near(d: float) -> float:  # |distance| <= 1
+        return ((a + 2) * d - (a + 3)) * d * d + 1
+
+    def far(d: float) -> float:  # 1 <= |distance| <= 2
+        return a * (((d - 5) * d + 8) * d - 4)
+
+    t = at - low
+    weights = (far(1 + t), near(t), near(1 - t), far(2 - t))
+    return [(min(max(low + k, 0), n - 1), weight) for k, weight in zip((-1, 0, 1, 2), weights, strict=True)]
+
+
+def _resample(x: Tensor, axis: int, taps: list[list[tuple[int, float]]]) -> Tensor:
+    """Each new pixel along ``axis`` as a weighted sum of old ones: its (index, weight) pairs, equally many for each."""
     lead = (slice(None),) * axis
-    weight = tensor(share, dtype=x.dtype, device=x.F).reshape(*[-1 if k == axis else 1 for k in range(x.ndim)])
-    return x[(*lead, low)] * (1 - weight) + x[(*lead, high)] * weight
+    terms = []
+    for column in zip(*taps, strict=True):
+        weight = tensor([w for _, w in column], dtype=x.dtype, device=x.F)
+        weight = weight.reshape(*[-1 if k == axis else 1 for k in range(x.ndim)])
+        terms.append(x[(*lead, [i for i, _ in column])] * weight)
+    return sum(terms[1:], start=terms[0])
