@@ -4,7 +4,7 @@ from __future__ import annotations
 import math
 
 from minidl.autograd.function import tensors
-from minidl.errors import ShapeError
+from minidl.errors import ConfigError, ShapeError
 from minidl.nn.functional.activation import dropout, softmax
 from minidl.nn.functional.checks import floating, same_dtype
 from minidl.nn.functional.linear import linear
@@ -17,7 +17,7 @@ from minidl.tensor import Tensor
 
 def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None,
                                  dropout_p: float = 0.0, is_causal: bool = False, scale: float | None = None) -> Tensor:
-    """softmax(query @ key.T * scale + mask) @ value.
+    """softmax(query @ key.T * scale + mask) @ value: each query gets a mean of the values, weighted by how well it fits the keys.
 
     Args:
         query: (..., L, E).  key: (..., S, E).  value: (..., S, V).
@@ -31,16 +31,16 @@ def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, attn
 
     Raises:
         ShapeError: the sizes do not fit.  DTypeError: query, key and value are not floating point of one dtype.
+        ConfigError: both attn_mask and is_causal.
     """
     same_dtype("scaled_dot_product_attention", floating("scaled_dot_product_attention", query), key, value)
     if query.ndim < 2 or query.shape[-1] != key.shape[-1] or key.shape[-2] != value.shape[-2]:
         raise ShapeError(f"scaled_dot_product_attention: query {query.shape}, key {key.shape}, value {value.shape}: query "
-                         "and key must "
-                         "agree on the last axis, key and value on the one before it")
+                         "and key must agree on the last axis, key and value on the one before it")
     scores = matmul(query, key.mT) * (1 / math.sqrt(query.shape[-1]) if scale is None else scale)
     if is_causal:
         if attn_mask is not None:
-            raise ValueError("scaled_dot_product_attention: give attn_mask or is_causal, not both")
+            raise ConfigError("scaled_dot_product_attention: give attn_mask or is_causal, not both")
         attn_mask = ones(query.shape[-2], key.shape[-2], device=query.F).tril().bool()
     if attn_mask is not None:
         if attn_mask.dtype.kind == "b":

@@ -88,6 +88,9 @@ def _check_bias(name: str, bias: Tensor | None, channels: int) -> None:
 def unfold(input: Tensor, kernel_size: Any, dilation: Any = 1, padding: Any = 0, stride: Any = 1) -> Tensor:
     """Every window of (N, C, H, W) as a column: (N, C * kh * kw, windows).  Known as im2col.
 
+    Windows are in row order, and in a column the pixels of a window, channel by channel; so a convolution is
+    ``weight.reshape(O, -1) @ unfold(x, (kh, kw))``.  Pixels of the padding are 0.
+
     Raises:
         ShapeError: the window is larger than the padded image.
     """

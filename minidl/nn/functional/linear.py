@@ -62,17 +62,28 @@ def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None) -> 
 
 
 def one_hot(input: Tensor, num_classes: int = -1) -> Tensor:
-    """int64 of shape (..., num_classes): 1 at each label.  See :func:`minidl.ops.index.one_hot`."""
+    """int64 of shape (..., num_classes) from integers (...): 1 at each label, 0 elsewhere.
+
+    ``num_classes=-1`` takes the largest label + 1.  See :func:`minidl.ops.index.one_hot`.
+    """
     return index.one_hot(input, num_classes)
 
 
 def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Tensor:
-    """A margin around the last axes.  See :func:`minidl.ops.shape.pad`."""
+    """A margin around the last axes: ``pad`` is (before, after) of the last axis, then of the one before it, and so on.
+
+    See :func:`minidl.ops.shape.pad` for the modes.
+    """
     return shape.pad(input, pad, mode, value)
 
 
 def normalize(input: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -> Tensor:
-    """x / max(norm(x, p), eps) along ``dim``: vectors of length 1."""
+    """x / max(norm(x, p), eps) along ``dim``: vectors of length 1, in a tensor of the same shape.
+
+    Args:
+        p: of the norm, (sum of |x|^p)^(1 / p); 2 is the Euclidean length.
+        eps: keeps a vector of zeros from becoming NaN.
+    """
     expect_tensors("normalize", input)
     length = input.norm(p, dim, keepdim=True)
     return input / length.clamp(min=eps)

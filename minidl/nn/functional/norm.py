@@ -48,8 +48,7 @@ def batch_norm(input: Tensor, running_mean: Tensor | None, running_var: Tensor |
     m = input.numel() // max(input.shape[1], 1)
     if m == 1:
         raise ShapeError(f"batch_norm: a training batch of shape {input.shape} has one value for each channel, whose "
-                         "variance is 0; "
-                         "use a larger batch, or eval()")
+                         "variance is 0; use a larger batch, or eval()")
     y, mean, invstd = tensors.batch_norm(input, weight, bias, eps=eps)
     if running_mean is not None and running_var is not None and m:
         with no_grad():
@@ -62,10 +61,16 @@ def batch_norm(input: Tensor, running_mean: Tensor | None, running_var: Tensor |
 
 
 def instance_norm(input: Tensor, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5) -> Tensor:
-    """Normalised over the pixels of each channel of each sample.  (Ulyanov et al. 2016, arXiv:1607.08022)
+    """(x - mean) / sqrt(var + eps) * weight + bias over the pixels of each channel of each sample.
+
+    Args:
+        input: (N, C, ...).
+        weight, bias: (C,) or None.
 
     Raises:
         ShapeError: no channels, unequal numbers of them, or one pixel, whose variance is 0.
+
+    Source: Ulyanov et al. 2016, arXiv:1607.08022.
     """
     _check_channels("instance_norm", input, weight=weight, bias=bias)
     if math.prod(input.shape[2:]) == 1:
@@ -77,8 +82,12 @@ def layer_norm(input: Tensor, normalized_shape: Sequence[int], weight: Tensor | 
                eps: float = 1e-5) -> Tensor:
     """(x - mean) / sqrt(var + eps) * weight + bias over the last axes, whose shape is ``normalized_shape``.
 
+    Args:
+        input: (..., *normalized_shape), floating point.
+        weight, bias: of shape ``normalized_shape``, or None.
+
     Raises:
-        ShapeError: the input does not end in that shape.
+        ShapeError: the input does not end in that shape, or weight or bias do not have it.
 
     Source: Ba et al. 2016, arXiv:1607.06450.
     """
@@ -94,7 +103,11 @@ def layer_norm(input: Tensor, normalized_shape: Sequence[int], weight: Tensor | 
 
 def group_norm(input: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None,
                eps: float = 1e-5) -> Tensor:
-    """Normalised over each of ``num_groups`` groups of channels of each sample of (N, C, ...).
+    """(x - mean) / sqrt(var + eps) * weight + bias over each of ``num_groups`` groups of channels of each sample.
+
+    Args:
+        input: (N, C, ...), floating point.
+        weight, bias: (C,) or None.
 
     Raises:
         ShapeError: the groups do not divide the channels.
@@ -110,7 +123,7 @@ def group_norm(input: Tensor, num_groups: int, weight: Tensor | None = None, bia
 def local_response_norm(input: Tensor, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> Tensor:
     """x / (k + alpha / size * sum of x^2 over ``size`` neighbouring channels) ^ beta.
 
-    As PyTorch, alpha is divided by the size.  The paper's formula multiplies the plain sum: its alpha of 1e-4 with size 5 is
+    The input is (N, C, ...).  As in PyTorch, alpha is divided by the size.  The paper's formula multiplies the plain sum: its alpha of 1e-4 with size 5 is
     5e-4 here.
 
     Raises:

@@ -6,7 +6,7 @@ from typing import Any
 
 from minidl.autograd.function import tensors
 from minidl.config import strict_shapes
-from minidl.errors import ShapeError
+from minidl.errors import ConfigError, ShapeError
 from minidl.nn.functional.checks import floating
 from minidl.ops.checks import expect_tensors
 from minidl.ops.creation import tensor
@@ -76,8 +76,7 @@ def _prepare(name: str, input: Tensor, kernel_size: Any, stride: Any, padding: A
             left = (size + 2 * pad - d * (k - 1) - 1) % s
             if left:
                 raise ShapeError(f"{name}: windows of {k} with stride {s} do not fit evenly into {axis} {size}: {left} left "
-                                 "over; "
-                                 "change the padding, or leave strict_shapes off")
+                                 "over; change the padding, or leave strict_shapes off")
     return x, geom
 
 
@@ -87,6 +86,12 @@ def adaptive_avg_pool2d(input: Tensor, output_size: Any) -> Tensor:
     Args:
         input: (N, C, H, W) or (C, H, W).
         output_size: int or (h, w); None keeps that axis.
+
+    Returns:
+        (N, C, h, w) or (C, h, w).
+
+    Raises:
+        ShapeError: the input is no image, or the output would have no pixels.
     """
     x = _batched("adaptive_avg_pool2d", input)
     y = tensors.adaptive_avg_pool2d(x, out_hw=_output_size("adaptive_avg_pool2d", x, output_size))
@@ -94,7 +99,10 @@ def adaptive_avg_pool2d(input: Tensor, output_size: Any) -> Tensor:
 
 
 def adaptive_max_pool2d(input: Tensor, output_size: Any, return_indices: bool = False) -> Any:
-    """Maxima over the windows of :func:`adaptive_avg_pool2d`; with their flat indices into H * W if asked for."""
+    """Maxima over the windows of :func:`adaptive_avg_pool2d`; with their flat indices into H * W if asked for.
+
+    Arguments, result and errors as there; of equal elements the first wins, as in :func:`max_pool2d`.
+    """
     x = _batched("adaptive_max_pool2d", input)
     y, indices = tensors.adaptive_max_pool2d(x, out_hw=_output_size("adaptive_max_pool2d", x, output_size))
     if input.ndim == 3:
@@ -124,13 +132,13 @@ def interpolate(input: Tensor, size: Any = None, scale_factor: Any = None, mode:
         align_corners: not for nearest: the centres of the corner pixels stay where they are (else the corners of the image do).
 
     Raises:
-        ShapeError: neither or both of size and scale_factor, or no pixels on either side.
+        ShapeError: neither or both of size and scale_factor, or no pixels on either side.  ConfigError: another mode.
     """
     expect_tensors("interpolate", input)
     if (size is None) == (scale_factor is None) or input.ndim != 4:
         raise ShapeError(f"interpolate: give size or scale_factor for an (N, C, H, W) input, found shape {input.shape}")
     if mode not in ("nearest", "bilinear", "bicubic"):
-        raise ValueError(f"interpolate: mode {mode!r} is not known; use nearest, bilinear or bicubic")
+        raise ConfigError(f"interpolate: mode {mode!r} is not known; use nearest, bilinear or bicubic")
     h, w = input.shape[2:]
     if size is None:
         fh, fw = (scale_factor, scale_factor) if isinstance(scale_factor, (int, float)) else scale_factor
