@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from minidl.cli.app import cli, debug_option, key_values, print_table, root_option
+from minidl.cli.app import cli, debug_option, key_values, model_file, print_table, root_option
 from minidl.errors import ConfigError
 
 
@@ -80,13 +80,22 @@ def _show_mismatches(subject: Any, order: str, found: Any, most: int = 12) -> No
 
 
 @cli.command()
+@click.argument("model", type=click.Path(path_type=Path), required=False, metavar="[MODEL]")
 @root_option
 @debug_option
-def doctor(data_root: str | None) -> None:
-    """What this machine offers: versions, BLAS and its threads, processor, GPU, kernels, data sets, disk."""
+def doctor(model: Path | None, data_root: str | None) -> None:
+    """What this machine offers: versions, BLAS and its threads, processor, GPU, kernels, data sets, disk.
+
+    With MODEL, a run folder or its model.safetensors: whether that net is well, on images it was trained on.
+    """
     from minidl import data
     from minidl.train import environment
 
+    if model is not None:
+        from minidl.train.predict import examine
+
+        _advise(examine(model_file(model), root=data_root))
+        return
     memory = environment.memory_bytes()
     blas = environment.blas()
     has_gpu, gpu = environment.gpu()
@@ -103,6 +112,7 @@ def doctor(data_root: str | None) -> None:
         ("BLAS", f"{blas['name']} {blas['version']}, {'unknown' if threads is None else threads} threads"),
         ("GPU", gpu if has_gpu else f"none: {gpu}"),
         ("kernels", environment.kernel_variants()),
+        ("kernel cache", environment.kernel_cache()),
     ]
     rows += [
         (f"data {status.name}", status.where if status.present else f"not here; {status.where}")
@@ -111,7 +121,10 @@ def doctor(data_root: str | None) -> None:
     for what, folder in (("data root", root), ("run folders", Path("runs").absolute())):
         rows.append((what, f"{folder} ({'writable' if environment.may_write(folder) else 'NOT writable'})"))
     print_table(["what", "found"], rows)
-    advice = environment.advice()
+    _advise(environment.advice([root, Path("runs").absolute()]))
+
+
+def _advise(advice: list[str]) -> None:
     for line in advice:
         click.echo(f"! {line}")
     click.echo("Something needs attention." if advice else "All is well.")

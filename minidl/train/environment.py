@@ -8,7 +8,7 @@ import importlib.metadata
 import os
 import platform
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -172,9 +172,21 @@ def kernel_variants() -> str:
     return text + (f"; {registry.ENVIRONMENT}={chosen}" if chosen else "")
 
 
-def advice() -> list[str]:
-    """Settings of this machine that cost speed or stop minidl from working, one sentence each."""
-    found = []
+def kernel_cache() -> str:
+    """What of the kernels is kept compiled.  All variants that there are now are NumPy code, which needs no compiling."""
+    return "none: no kernel variant is compiled"
+
+
+def advice(folders: Iterable[Path] = ()) -> list[str]:
+    """Settings of this machine that cost speed or stop minidl from working, one sentence each.
+
+    ``folders`` are those that ought to be writable.
+    """
+    found = [
+        f"{folder} may not be written: choose another with MINIDL_DATA, --data-root or --out"
+        for folder in folders
+        if not may_write(folder)
+    ]
     for variable in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):
         if variable in os.environ:
             found.append(f"{variable} is set, which can halve the speed of matrix products: unset {variable}")

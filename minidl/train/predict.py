@@ -7,10 +7,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import minidl
 from minidl import data
 from minidl.autograd.grad_mode import no_grad
 from minidl.errors import ConfigError
 from minidl.train.build import load_split
+from minidl.train.checkup import checkup
 from minidl.train.ensemble import Member, Preparation, check_views, combined, load_members
 from minidl.train.evaluate import Evaluation, evaluate_members
 from minidl.train.progress import Quiet
@@ -56,6 +58,22 @@ def test_members(
         reporter=reporter,
         total=len(loaders[0].dataset),
     )
+
+
+def examine(path: str | os.PathLike[str], *, root: str | None = None, images: int = 128) -> list[str]:
+    """Look the model in file ``path`` over, with images it was trained on: what is wrong, a sentence for each thing.
+
+    See :func:`minidl.train.checkup.checkup`.
+
+    Raises:
+        CheckpointError: the file is damaged.  DataError: the data set is not there.
+    """
+    (member,) = load_members([path])
+    if not member.card.data:
+        return checkup(member.model)
+    loader = _loader(member, member.card.data, root, "train", images, images, 1)
+    batch, _ = next(iter(loader))
+    return checkup(member.model, minidl.from_numpy(batch[:, 0]))
 
 
 def _loader(

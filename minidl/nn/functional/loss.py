@@ -1,7 +1,7 @@
 """Losses.
 
-``reduction`` is "mean" (the default: over all elements), "sum" or "none", and anything else a ConfigError.  A mean over no elements
-is NaN, as in PyTorch.
+``reduction`` is "mean" (the default: over all elements), "sum" or "none", and anything else a ConfigError.  A mean over no
+elements is NaN, as in PyTorch.
 """
 from __future__ import annotations
 

@@ -123,8 +123,8 @@ def group_norm(input: Tensor, num_groups: int, weight: Tensor | None = None, bia
 def local_response_norm(input: Tensor, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> Tensor:
     """x / (k + alpha / size * sum of x^2 over ``size`` neighbouring channels) ^ beta.
 
-    The input is (N, C, ...).  As in PyTorch, alpha is divided by the size.  The paper's formula multiplies the plain sum: its alpha of 1e-4 with size 5 is
-    5e-4 here.
+    The input is (N, C, ...).  As in PyTorch, alpha is divided by the size.  The paper's formula multiplies the plain sum: its
+    alpha of 1e-4 with size 5 is 5e-4 here.
 
     Raises:
         ShapeError: no channels, or a size below 1.
