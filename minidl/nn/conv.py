@@ -151,6 +151,9 @@ def _conv_padding(padding: Any) -> Any:
         values: Any = tuple(pair(side, "Conv2d: each side of padding") for side in padding)
         lowest = min(min(side) for side in values)
     else:
+        if isinstance(padding, (tuple, list)) and len(padding) == 4:
+            pairs = tuple(padding[:2]), tuple(padding[2:])
+            raise ConfigError(f"Conv2d: padding={padding!r}: for top, bottom, left and right give padding={pairs}")
         values = pair(padding, "Conv2d: padding")
         lowest = min(values)
     if lowest < 0:

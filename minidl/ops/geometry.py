@@ -307,10 +307,10 @@ def _padding(
         (top, bottom), (left, right) = (_pair(shapes, "padding", side, 0) for side in padding)  # type: ignore[arg-type]
         return top, bottom, left, right
     if isinstance(padding, Sequence) and len(padding) == 4:
-        top, bottom, left, right = padding
+        pairs = tuple(padding[:2]), tuple(padding[2:])
         raise ShapeError(
-            f"{shapes}: padding={padding!r}, but the sides of each axis go in a pair of their own: "
-            f"padding=(({top}, {bottom}), ({left}, {right})) for top, bottom, left and right"
+            f"{shapes}: padding={padding!r}, but the sides of each axis go in a pair of their own: padding={pairs} for "
+            "top, bottom, left and right"
         )
     h, w = _pair(shapes, "padding", padding, 0)  # type: ignore[arg-type]
     return h, h, w, w

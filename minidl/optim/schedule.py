@@ -11,7 +11,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from minidl.errors import ConfigError
+from minidl.errors import CheckpointError, ConfigError
 from minidl.optim.optimizer import Optimizer
 
 __all__ = [
@@ -80,7 +80,19 @@ class LRScheduler:
         }
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Continue from a saved state; load the optimiser's state as well."""
+        """Continue from a saved state; load the optimiser's state as well.
+
+        Raises:
+            CheckpointError: it is the state of another kind of schedule, or of other parameter groups.
+        """
+        own = LRScheduler.state_dict(self)
+        odd = sorted(own.keys() ^ state_dict.keys(), key=str)
+        odd = odd or [k for k, v in own.items() if isinstance(v, list) and k != "milestones" and len(v) != len(state_dict[k])]
+        if odd:
+            raise CheckpointError(
+                f"{type(self).__name__}.load_state_dict: made for another schedule or other parameter groups; missing, extra "
+                f"or of another length: {', '.join(map(str, odd))}"
+            )
         self.__dict__.update(state_dict)
 
 
@@ -326,11 +338,14 @@ class SequentialLR(LRScheduler):
         return {**super().state_dict(), "schedulers": [s.state_dict() for s in self.schedulers]}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Continue from a saved state."""
+        """Continue from a saved state.  Raises as :meth:`LRScheduler.load_state_dict`."""
         state = dict(state_dict)
-        for scheduler, saved in zip(self.schedulers, state.pop("schedulers"), strict=True):
-            scheduler.load_state_dict(saved)
+        parts = state.pop("schedulers", None)
+        if not isinstance(parts, Sequence) or len(parts) != len(self.schedulers):
+            raise CheckpointError(f"SequentialLR.load_state_dict: expected the states of {len(self.schedulers)} schedules")
         super().load_state_dict(state)
+        for scheduler, saved in zip(self.schedulers, parts, strict=True):
+            scheduler.load_state_dict(saved)
 
 
 class ReduceLROnPlateau(LRScheduler):

@@ -27,7 +27,10 @@ class Exported:
 
     def __str__(self) -> str:
         shape = ", ".join(map(str, self.input_shape))
-        checked = "not tried out, onnxruntime is not installed" if self.error is None else f"onnxruntime agrees within {self.error:.1e}"
+        if self.error is None:
+            checked = "not tried out, onnxruntime is not installed"
+        else:
+            checked = f"onnxruntime agrees within {self.error:.1e}"
         return f"{self.title}, {self.parameters:,} parameters, input (N, {shape}): {checked}"
 
 
@@ -63,5 +66,7 @@ def export(
     export_onnx(net, (1, *shape), target, metadata={"minidl.model": title, **metadata})
     error = difference(net, (1, *shape), target)
     if error is not None and not error < 1e-3:  # rounding makes 1e-6; this is a wrong operation
-        raise CheckpointError(f"{target}: onnxruntime's outputs differ from minidl's by {error:.1e} of the largest; do not use it")
+        raise CheckpointError(
+            f"{target}: onnxruntime's outputs differ from minidl's by {error:.1e} of the largest; do not use it"
+        )
     return Exported(title, shape, sum(parameter.numel() for parameter in net.parameters()), error)

@@ -113,11 +113,12 @@ def _operation(name: str, shapes: Sequence[Shape], options: dict[str, Any]) -> S
     function = next((found for home in (F, minidl, Tensor) if callable(found := getattr(home, name, None))), None)
     if function is None or name.startswith("_") or isinstance(function, type):
         close = difflib.get_close_matches(name, _operations(), 3)
-        hint = (
-            f"did you mean {' or '.join(close)}?"
-            if close
-            else "it takes the functions of minidl and minidl.nn.functional"
-        )
+        if name.endswith(".py"):
+            hint = f"say what in that file is to be checked: {name}:NAME"
+        elif close:
+            hint = f"did you mean {' or '.join(close)}?"
+        else:
+            hint = "it takes the functions of minidl and minidl.nn.functional"
         raise ConfigError(f"gradcheck: no operation is called {name!r}; {hint}")
     sample = _SAMPLES.get(name)
     if sample is not None and not shapes and not options:

@@ -39,7 +39,8 @@ def test_files_without_a_known_checksum(tmp_path):
     found = by_name(tmp_path, verify=True)
     assert (found["cifar10"].present, found["cifar10"].checksum) == (True, "unverified")
     assert found["fashion_mnist"].checksum == "unverified"
-    assert found["cifar100"].checksum == "bad" and "cifar-100-python.tar.gz: not a complete .tar.gz" in found["cifar100"].problems[0]
+    assert found["cifar100"].checksum == "bad"
+    assert "cifar-100-python.tar.gz: not a complete .tar.gz" in found["cifar100"].problems[0]
 
 
 def test_a_gzip_that_cannot_be_unpacked(tmp_path):

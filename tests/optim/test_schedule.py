@@ -8,7 +8,7 @@ import pytest
 
 import minidl
 from minidl import nn, optim
-from minidl.errors import ConfigError
+from minidl.errors import CheckpointError, ConfigError
 from minidl.optim import schedule
 
 W = nn.Parameter
@@ -199,3 +199,24 @@ def test_the_name_in_torch():
 def test_bad_options(call, error, text):
     with pytest.raises(error, match=text):
         call(optimizer(minidl))
+
+
+def test_a_state_of_another_schedule_is_refused():
+    def optimizer(groups=1):
+        return optim.SGD([{"params": [nn.Parameter(minidl.zeros(1))]} for _ in range(groups)], lr=0.1)
+
+    step = schedule.StepLR(optimizer(), 3)
+    for other in (schedule.ExponentialLR(optimizer(), 0.9), schedule.StepLR(optimizer(2), 3)):
+        with pytest.raises(CheckpointError, match="StepLR.load_state_dict: made for another schedule or other parameter groups"):
+            step.load_state_dict(other.state_dict())
+    with pytest.raises(CheckpointError, match="missing, extra or of another length: base_lrs, gamma"):
+        step.load_state_dict({"last_epoch": 3, "step_size": 3, "_last_lr": [0.1]})
+    opt = optimizer()
+    both = schedule.SequentialLR(opt, [schedule.LinearLR(opt), schedule.StepLR(opt, 3)], [5])
+    for state in ({}, {**both.state_dict(), "schedulers": both.state_dict()["schedulers"][:1]}):
+        with pytest.raises(CheckpointError, match="expected the states of 2 schedules"):
+            both.load_state_dict(state)
+    assert step.last_epoch == 0 == both.last_epoch, "nothing was taken over"
+    milestones = schedule.MultiStepLR(optimizer(), [1, 2, 3])
+    milestones.load_state_dict(schedule.MultiStepLR(optimizer(), [5]).state_dict())
+    assert milestones.milestones == [5], "options come with the state, as in torch"

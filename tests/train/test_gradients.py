@@ -183,6 +183,7 @@ def test_a_function_that_does_not_repeat_itself(file):
 @pytest.mark.parametrize("target, message", [
     ("conv2", "no operation is called 'conv2'; did you mean conv2d"),
     ("_hidden", "no operation is called"),
+    ("mine.py", "say what in that file is to be checked: mine.py:NAME"),
     ("nowhere.py:Net", "there is no file nowhere.py"),
     ("{file}:Nothing", "has nothing called 'Nothing'; it defines: Square, Halved"),
     ("{file}:NUMBER", "NUMBER is a int; expected a Function"),
