@@ -33,9 +33,11 @@ class Average:
         return self.total / self.count if self.count else float("nan")
 
     def state_dict(self) -> dict[str, float]:
+        """The sums so far, as plain numbers."""
         return {"total": self.total, "count": self.count}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from the sums of a :meth:`state_dict`."""
         self.total, self.count = float(state["total"]), int(state["count"])
 
 

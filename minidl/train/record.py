@@ -45,6 +45,12 @@ class RunFolder:
 
     @classmethod
     def create(cls, path: str | os.PathLike[str]) -> RunFolder:
+        """Make the folder of a new run, or take an empty one.
+
+        Raises:
+            ConfigError: it holds a run already, or another process trains in it.
+            CheckpointError: the system refuses to make it.
+        """
         path = Path(path)
         try:
             made = not path.exists()
@@ -62,6 +68,11 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> RunFolder:
+        """Take the folder of a run that exists.
+
+        Raises:
+            ConfigError: it holds no run, or another process trains in it.
+        """
         path = Path(path)
         if not (path / CONFIG).is_file():
             inside = sorted(found.parent for found in path.glob(f"*/{CONFIG}"))
