@@ -156,7 +156,9 @@ def make_optimizer(config: TrainConfig, model: Module) -> Any:
     if config.optimizer == "rmsprop":
         return optim.RMSprop(groups, lr=config.lr, momentum=config.momentum)
     kinds = {"adam": optim.Adam, "adamw": optim.AdamW, "adagrad": optim.Adagrad, "adadelta": optim.Adadelta}
-    extra = {"rho": 0.95} if config.optimizer == "adadelta" else {}  # Zeiler's and ConvNetJS's value; torch's is 0.9
+    # ConvNetJS's values. With PyTorch's (0.9 and 1e-6) and batches of 4, its net stays below 45 % on CIFAR-10: eps sets the
+    # smallest step, and the steps never become small.
+    extra = {"rho": 0.95, "eps": 1e-8} if config.optimizer == "adadelta" else {}
     return kinds[config.optimizer](groups, lr=config.lr, **extra)
 
 
