@@ -92,7 +92,8 @@ def find(target: str, shapes: Sequence[Shape] = (), options: dict[str, Any] | No
     """The subject that ``target`` names: an operation (``conv2d``), or ``file.py:NAME``.
 
     ``shapes`` are those of the inputs, ``options`` keyword arguments; both have defaults for every operation of minidl.
-    Raises :class:`~minidl.errors.ConfigError` for a name that is not known and inputs that the operation does not take.
+    Raises :class:`~minidl.errors.ConfigError` for a name that is not known, an operation without a gradient, and inputs that
+    the operation does not take.
     """
     minidl.manual_seed(seed)
     path, colon, name = target.rpartition(":")
@@ -100,20 +101,26 @@ def find(target: str, shapes: Sequence[Shape] = (), options: dict[str, Any] | No
         _from_file(Path(path), name, shapes, options or {}) if colon else _operation(target, shapes, options or {})
     )
     try:
-        subject.function(*subject.inputs)
+        result = subject.function(*subject.inputs)
     except (MinidlError, TypeError, ValueError, IndexError) as error:
         given = ", ".join(str(tuple(tensor.shape)) for tensor in subject.inputs) or "none"
         raise ConfigError(
             f"gradcheck: {target} does not take inputs of shape {given} ({error}); give each its --shape, such as --shape 2,3"
         ) from error
+    outputs = result if isinstance(result, tuple | list) else (result,)
+    if not colon and not any(isinstance(y, Tensor) and y.requires_grad for y in outputs):
+        kinds = ", ".join(str(y.dtype) if isinstance(y, Tensor) else type(y).__name__ for y in outputs)
+        raise ConfigError(f"gradcheck: {target} has no gradient to check: it gives {kinds}, whatever its inputs need")
     return subject
 
 
 def _operation(name: str, shapes: Sequence[Shape], options: dict[str, Any]) -> Subject:
     function = next((found for home in (F, minidl, Tensor) if callable(found := getattr(home, name, None))), None)
-    if function is None or name.startswith("_") or isinstance(function, type):
+    if function is None or name.startswith("_") or not _is_operation(function):
         close = difflib.get_close_matches(name, _operations(), 3)
-        if name.endswith(".py"):
+        if getattr(function, "__module__", None) in _NO_OPERATIONS:
+            hint = "it makes tensors or sets a switch, and has no gradient"
+        elif name.endswith(".py"):
             hint = f"say what in that file is to be checked: {name}:NAME"
         elif close:
             hint = f"did you mean {' or '.join(close)}?"
@@ -129,8 +136,20 @@ def _operation(name: str, shapes: Sequence[Shape], options: dict[str, Any]) -> S
     return Subject(name, lambda *xs: function(*xs, **options), tensors, _names(function, len(tensors)))
 
 
+# Where functions are defined that make tensors or set switches.
+_NO_OPERATIONS = ("minidl.ops.creation", "minidl.backend.rng", "minidl.autograd.grad_mode", "minidl.autograd.engine")
+
+
+def _is_operation(thing: Any) -> bool:
+    """Whether it is a function from tensors to tensors."""
+    if not callable(thing) or isinstance(thing, type) or thing is minidl.is_grad_enabled:
+        return False
+    return getattr(thing, "__module__", None) not in _NO_OPERATIONS
+
+
 def _operations() -> list[str]:
-    return sorted({name for home in (F, minidl) for name in dir(home) if callable(getattr(home, name))} | set(_SAMPLES))
+    named = {name for home in (F, minidl) for name in dir(home) if _is_operation(getattr(home, name))}
+    return sorted(name for name in named | set(_SAMPLES) if not name.startswith("_"))
 
 
 def _from_file(path: Path, name: str, shapes: Sequence[Shape], options: dict[str, Any]) -> Subject:
@@ -230,8 +249,12 @@ def _numbered(count: int) -> list[str]:
     return [f"input {k}" for k in range(count)]
 
 
-def _labels(*values: int) -> Tensor:
+def _labels(*values: Any) -> Tensor:
     return minidl.tensor(list(values))
+
+
+def _mask() -> Tensor:
+    return minidl.tensor([[True, False, True], [False, False, True]])
 
 
 def _seeded(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -257,31 +280,56 @@ _SAMPLES: dict[str, tuple[Callable[..., Any], Sequence[Shape]]] = {
         lambda x, t: F.binary_cross_entropy_with_logits(x, t.sigmoid()), [(3, 4), (3, 4)]),
     "binary_cross_entropy": (lambda x, t: F.binary_cross_entropy(x.sigmoid(), t.sigmoid()), [(3, 4), (3, 4)]),
     "bmm": (lambda a, b: minidl.bmm(a, b), [(2, 3, 4), (2, 4, 2)]),
+    "broadcast_to": (lambda x: minidl.broadcast_to(x, (4, 2, 3)), [(2, 3)]),
+    "chunk": (lambda x: minidl.chunk(x, 2), [(3, 2)]),
+    "clamp": (lambda x: minidl.clamp(x, -0.5, 0.5), [(3, 4)]),
+    "clip": (lambda x: minidl.clip(x, -0.5, 0.5), [(3, 4)]),
     "conv2d": (lambda x, w, b: F.conv2d(x, w, b, stride=2, padding=1), [(2, 3, 6, 5), (4, 3, 3, 3), (4,)]),
     "conv_transpose2d": (lambda x, w, b: F.conv_transpose2d(x, w, b, stride=2), [(2, 3, 3, 2), (3, 2, 3, 3), (2,)]),
     "cross_entropy": (lambda x: F.cross_entropy(x, _labels(1, 0, 4, 2), label_smoothing=0.1), [(4, 5)]),
+    "cumsum": (lambda x: minidl.cumsum(x, 1), [(2, 4)]),
     "dot": (lambda a, b: minidl.dot(a, b), [(4,), (4,)]),
     "dropout": (_seeded(lambda x: F.dropout(x, 0.5)), [(4, 5)]),
     "dropout2d": (_seeded(lambda x: F.dropout2d(x, 0.5)), [(3, 4, 2, 2)]),
     "einsum": (lambda a, b: minidl.einsum("ij,jk->ki", a, b), [(2, 3), (3, 4)]),
     "embedding": (lambda w: F.embedding(_labels(1, 0, 1, 3), w), [(4, 3)]),
     "fold": (lambda x: F.fold(x, (4, 5), 2), [(2, 8, 12)]),
+    "gather": (lambda x: minidl.gather(x, 1, _labels([0, 2, 2], [1, 0, 1])), [(2, 3)]),
     "group_norm": (lambda x, w, b: F.group_norm(x, 2, w, b), [(2, 4, 3), (4,), (4,)]),
+    "index_select": (lambda x: minidl.index_select(x, 1, _labels(2, 0, 2)), [(2, 3)]),
     "instance_norm": (lambda x: F.instance_norm(x), [(2, 3, 3, 2)]),
     "interpolate": (lambda x: F.interpolate(x, size=(5, 6), mode="bilinear"), [(2, 2, 3, 4)]),
     "layer_norm": (lambda x, w, b: F.layer_norm(x, (5,), w, b), [(4, 5), (5,), (5,)]),
     "linear": (lambda x, w, b: F.linear(x, w, b), [(3, 4), (5, 4), (5,)]),
     "local_response_norm": (lambda x: F.local_response_norm(x, 3, alpha=0.5), [(2, 5, 2, 2)]),
+    "logsumexp": (lambda x: minidl.logsumexp(x, 1), [(3, 4)]),
+    "masked_fill": (lambda x: minidl.masked_fill(x, _mask(), 0.5), [(2, 3)]),
+    "masked_select": (lambda x: minidl.masked_select(x, _mask()), [(2, 3)]),
     "matmul": (lambda a, b: minidl.matmul(a, b), [(3, 4), (4, 2)]),
     "max_pool2d": (lambda x: F.max_pool2d(x, 2), [(2, 2, 4, 6)]),
     "mm": (lambda a, b: minidl.mm(a, b), [(3, 4), (4, 2)]),
+    "movedim": (lambda x: minidl.movedim(x, 0, 2), [(2, 3, 2)]),
+    "multi_head_attention": (
+        lambda x, w, b, v, c: F.multi_head_attention(x, x, x, 2, w, b, v, c), [(2, 3, 4), (12, 4), (12,), (4, 4), (4,)]),
     "multi_margin_loss": (lambda x: F.multi_margin_loss(x, _labels(1, 0, 4, 2)), [(4, 5)]),
     "nll_loss": (lambda x: F.nll_loss(x, _labels(1, 0, 4, 2)), [(4, 5)]),
     "outer": (lambda a, b: minidl.outer(a, b), [(3,), (4,)]),
     "pad": (lambda x: F.pad(x, (1, 2)), [(2, 3)]),
+    "permute": (lambda x: minidl.permute(x, (2, 0, 1)), [(2, 3, 2)]),
     "pow": (lambda x: x.abs() ** 2.5, [(2, 3)]),
+    "repeat": (lambda x: x.repeat(2, 2), [(2, 3)]),
+    "reshape": (lambda x: minidl.reshape(x, (3, 2)), [(2, 3)]),
+    "roll": (lambda x: minidl.roll(x, 1, 1), [(2, 3)]),
+    "scatter_add": (lambda x, y: minidl.scatter_add(x, 1, _labels([0, 2, 2], [1, 0, 1]), y), [(2, 3), (2, 3)]),
     "scaled_dot_product_attention": (
         lambda q, k, v: F.scaled_dot_product_attention(q, k, v), [(2, 3, 4), (2, 5, 4), (2, 5, 4)]),
     "softmax": (lambda x: F.softmax(x, dim=-1), [(3, 4)]),
+    "split": (lambda x: minidl.split(x, 2, 1), [(2, 3)]),
+    "swapaxes": (lambda x: minidl.swapaxes(x, 0, 1), [(2, 3)]),
+    "tile": (lambda x: minidl.tile(x, (2, 2)), [(2, 3)]),
+    "topk": (lambda x: minidl.topk(x, 2)[0], [(2, 4)]),
+    "transpose": (lambda x: minidl.transpose(x, 0, 1), [(2, 3)]),
     "unfold": (lambda x: F.unfold(x, 2), [(2, 2, 3, 4)]),
+    "unsqueeze": (lambda x: minidl.unsqueeze(x, 1), [(2, 3)]),
+    "where": (lambda a, b: minidl.where(_mask(), a, b), [(2, 3), (2, 3)]),
 }  # fmt: skip
