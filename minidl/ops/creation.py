@@ -100,6 +100,8 @@ def from_dlpack(other: Any) -> Tensor:
     except (RuntimeError, BufferError) as e:
         kind = getattr(other, "dtype", "array")
         raise DTypeError(f"from_dlpack: cannot take {type(other).__module__}'s {kind} ({e})") from None
+    if array.dtype.kind not in "biuf":
+        raise DTypeError(f"from_dlpack: {array.dtype} is no dtype of minidl, which has real numbers and bool; convert it first")
     return Tensor(array, F)
 
 

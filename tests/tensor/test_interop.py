@@ -56,6 +56,8 @@ def test_dlpack_with_numpy():
     assert a.tolist() == t.T.tolist() and np.shares_memory(a, t.data)
     back = minidl.from_dlpack(np.arange(3.0))
     assert back.tolist() == [0, 1, 2] and back.device == "cpu" and t.__dlpack_device__() == (1, 0)
+    with pytest.raises(DTypeError, match="from_dlpack: complex64 is no dtype of minidl"):
+        minidl.from_dlpack(np.ones(2, np.complex64))
     with pytest.raises(GraphError, match=r"__dlpack__: .*\.detach\(\)"):
         np.from_dlpack(minidl.ones(2, requires_grad=True))
     with pytest.raises(BufferError, match=r"backwards.*\.contiguous\(\)"):
