@@ -1,4 +1,4 @@
-"""What the system refuses: folders that may not be written, files that may not be read.  Nothing saved is lost."""
+"""What cannot be read or written: folders, files, pictures.  One line says so, and nothing saved is lost."""
 
 import pytest
 from click.testing import CliRunner
@@ -62,3 +62,37 @@ def test_a_checkpoint_that_may_not_be_read_is_not_passed_over(run):
 def test_files_that_may_not_be_read(run, name, command):
     (run / name).chmod(0o000)
     assert f"cannot read {run / name}: Permission denied; ask its owner" in refused(*command, run, cwd=run.parent)
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """Two classes of six pictures; one file is cut off, one is no picture."""
+    from PIL import Image
+
+    for label, name in enumerate(("cats", "dogs")):
+        (tmp_path / "pets" / name).mkdir(parents=True)
+        for k in range(6):
+            Image.new("RGB", (40, 40), (60 * label, 40 * k, 99)).save(tmp_path / "pets" / name / f"{k}.png")
+    whole = (tmp_path / "pets" / "cats" / "3.png").read_bytes()
+    (tmp_path / "pets" / "cats" / "cut.png").write_bytes(whole[:-30])
+    (tmp_path / "pets" / "dogs" / "none.jpg").write_bytes(b"no picture")
+    return tmp_path / "pets"
+
+
+def test_unreadable_pictures_stop_the_run_or_are_left_out_by_name(pictures, tmp_path):
+    arguments = ["train", *TINY, "--data", f"folder:{pictures}", "--image-size", "16", "--out", str(tmp_path / "run")]
+    result = CliRunner().invoke(cli, arguments)
+    assert result.exit_code == 2 and "none.jpg: is not a readable image" in result.stderr
+    assert "Repair or remove them" in result.stderr and result.stderr.count("\n") == 1
+    result = CliRunner().invoke(cli, [*arguments, "--skip-unreadable"])
+    assert result.exit_code == 0, result.output
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("folder: left out 2 of 14 images") and "cut.png" in line and "none.jpg" in line
+    assert "(10 training and 2 test images)" in result.stdout
+    again = CliRunner().invoke(cli, ["train", "--resume", str(tmp_path / "run")])
+    assert again.exit_code == 0 and "left out 2 of 14" in again.stderr
+
+
+def test_leaving_out_is_for_folders(tmp_path):
+    result = CliRunner().invoke(cli, ["train", *TINY, "--skip-unreadable", "--out", str(tmp_path / "run")])
+    assert result.exit_code == 2 and "skip_unreadable: is for folder:PATH" in result.stderr

@@ -18,6 +18,7 @@ from minidl.train.config import AUGMENTS, OPTIMIZERS, RECIPES, SCHEDULES
 @root_option
 @click.option("--data-file", metavar="FILE", help="The data set's downloaded file, for closed networks.")
 @click.option("--image-size", type=int, metavar="PIXELS", help="For folder:PATH: height and width.  [default: 64]")
+@click.option("--skip-unreadable", is_flag=True, default=None, help="For folder:PATH: leave out pictures that cannot be decoded.")
 @click.option("--model", metavar="NAME", help="Net, by its name in minidl.models.  [default: smallconv]")
 @click.option(
     "--model-option", "model_options", metavar="KEY=VALUE", multiple=True, help="Option of the net; repeatable."

@@ -138,7 +138,7 @@ class ImageFolder(Dataset):
         if not skip:
             raise DataError(
                 f"folder: {len(lines)} of {len(self.files)} images in {self.path} cannot be read: {listed}. Repair or "
-                "remove them, or pass skip_unreadable=True to leave them out."
+                "remove them, or leave them out with skip_unreadable=True (`minidl train --skip-unreadable`)."
             )
         warnings.warn(f"folder: left out {len(lines)} of {len(self.files)} images: {listed}", stacklevel=3)
         keep = np.array([file not in self.unreadable for file in self.files], bool)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Any
 
 import minidl
@@ -28,7 +29,11 @@ def build(config: TrainConfig, folder: RunFolder | None = None, reporter: Quiet 
     models.model_info(config.model)  # before anything that takes time: is there such a net, such a device?
     get_backend(config.device)
     minidl.manual_seed(config.seed)
-    train_set, test_set = datasets(config)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        train_set, test_set = datasets(config)
+    for text in dict.fromkeys(str(warning.message) for warning in caught):  # pictures that were left out
+        (reporter or Quiet()).warn(text)
     shape = train_set.image_shape
     preprocessing = preprocess(config.data, shape[0])
     augmentation = augment(config.augment, config.data)
@@ -78,10 +83,13 @@ def build(config: TrainConfig, folder: RunFolder | None = None, reporter: Quiet 
 def datasets(config: TrainConfig) -> tuple[data.Dataset, data.Dataset]:
     """The training and the test images."""
     size = config.image_size
-    if not config.data.startswith("folder:") and size is not None:
-        raise ConfigError(f"image_size: only folder:PATH is resized; {config.data} has images of one size")
-    shape = (size or 64, size or 64)
-    train, test = (load_split(config.data, split, config.data_root, config.limit, shape) for split in ("train", "test"))
+    if not config.data.startswith("folder:"):
+        if size is not None:
+            raise ConfigError(f"image_size: only folder:PATH is resized; {config.data} has images of one size")
+        if config.skip_unreadable:
+            raise ConfigError(f"skip_unreadable: is for folder:PATH; {config.data} is checked as a whole")
+    options = {"size": (size or 64, size or 64), "skip_unreadable": config.skip_unreadable}
+    train, test = (load_split(config.data, split, config.data_root, config.limit, **options) for split in ("train", "test"))
     return train, test
 
 
@@ -93,10 +101,12 @@ def load_split(
     size: tuple[int, int] = (64, 64),
     grey: bool = False,
     resize: int | None = None,
+    skip_unreadable: bool = False,
 ) -> data.Dataset:
-    """A split of a data set, or ``limit`` images of it; ``size``, ``grey`` and ``resize`` are for ``folder:PATH``."""
+    """A split of a data set, or ``limit`` images of it; ``size`` and what follows it are for ``folder:PATH``."""
     if name.startswith("folder:"):
-        dataset = data.load(name, split=split, size=size, resize=resize, grayscale=grey)
+        options: dict[str, Any] = {"resize": resize, "grayscale": grey, "skip_unreadable": skip_unreadable}
+        dataset = data.load(name, split=split, size=size, **options)
     elif limit is not None and (info := data.dataset_info(name)).kind == "generated":
         return data.load(name, split=split, size=min(limit, info.counts[split]))  # draw no more than are used
     else:

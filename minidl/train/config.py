@@ -22,6 +22,7 @@ class TrainConfig:
         data: name of a data set (``minidl data list``), or ``folder:PATH``.
         data_root: folder with the data sets; None: ``MINIDL_DATA`` or the cache folder.
         image_size: height and width to which the pictures of a folder are cut; None: 64.
+        skip_unreadable: leave pictures of a folder that cannot be decoded out, instead of stopping; they are named.
         model: name of a net (``minidl.models.list_models()``); ``model_options`` go to it.
         epochs: passes over the training images; ``max_steps`` stops earlier, after so many updates.
         batch_size: images per update.
@@ -47,6 +48,7 @@ class TrainConfig:
     data: str = "shapes10"
     data_root: str | None = None
     image_size: int | None = None
+    skip_unreadable: bool = False
     model: str = "smallconv"
     model_options: dict[str, Any] = dataclasses.field(default_factory=dict)
     epochs: int = 10
@@ -77,8 +79,9 @@ class TrainConfig:
             self._check(name, lambda value: isinstance(value, str), "text")
         if not isinstance(self.model_options, dict) or not all(isinstance(key, str) for key in self.model_options):
             raise ConfigError(f"model_options: expected the names of options with their values, got {self.model_options!r}")
-        if not isinstance(self.nesterov, bool):
-            raise ConfigError(f"nesterov: expected true or false, got {self.nesterov!r}")
+        for name in ("nesterov", "skip_unreadable"):
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigError(f"{name}: expected true or false, got {getattr(self, name)!r}")
         for name, choices in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES), ("augment", AUGMENTS)):
             check_choice(name, getattr(self, name), choices)
         for name in (

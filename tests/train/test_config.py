@@ -52,6 +52,7 @@ def test_a_models_own_recipe_leaves_the_data_alone():
     ({"device": ["cpu"]}, "device: expected text"),
     ({"model_options": [1]}, "model_options: expected the names of options with their values"),
     ({"nesterov": "no"}, "nesterov: expected true or false"),
+    ({"skip_unreadable": 1}, "skip_unreadable: expected true or false"),
     ({"batchsize": 3}, "option 'batchsize' is not known; did you mean batch_size"),
 ])  # fmt: skip
 def test_bad_options_say_what_is_expected(options, message):
