@@ -10,4 +10,7 @@ def expect_tensors(name: str, *xs: Any) -> None:
     """Raise TypeError unless each is a Tensor, or None where an optional one is missing."""
     for x in xs:
         if x is not None and not isinstance(x, Tensor):
+            if type(x).__name__ == "Tensor":                              # another library's
+                raise TypeError(f"{name}: expected a minidl Tensor, found a {type(x).__module__}.Tensor; convert it with "
+                                "minidl.from_dlpack(), which shares its memory")
             raise TypeError(f"{name}: expected a Tensor, found {type(x).__name__}; wrap it in minidl.tensor()")

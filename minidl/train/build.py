@@ -88,7 +88,7 @@ def datasets(config: TrainConfig) -> tuple[data.Dataset, data.Dataset]:
             raise ConfigError(f"image_size: only folder:PATH is resized; {config.data} has images of one size")
         if config.skip_unreadable:
             raise ConfigError(f"skip_unreadable: is for folder:PATH; {config.data} is checked as a whole")
-    options = {"size": (size or 64, size or 64), "skip_unreadable": config.skip_unreadable}
+    options: dict[str, Any] = {"size": (size or 64, size or 64), "skip_unreadable": config.skip_unreadable}
     train, test = (load_split(config.data, split, config.data_root, config.limit, **options) for split in ("train", "test"))
     return train, test
 

@@ -6,7 +6,7 @@ import numpy as np
 import scipy.special
 
 from minidl.autograd.function import tensors
-from minidl.errors import ConfigError, ShapeError
+from minidl.errors import ConfigError, DTypeError, ShapeError
 from minidl.nn import functional as F
 from tests.opdb.base import Bad, Draw, Op, Sample, transpose_of
 
@@ -91,6 +91,7 @@ LABEL_ERRORS = (
         ConfigError,
         "reduction must be 'mean', 'sum' or 'none', found 'average'",
     ),
+    (Sample(Z.astype(int), np.array([0, 1])), DTypeError, "needs a floating-point tensor, found int64"),
 )
 
 
@@ -179,7 +180,8 @@ OPS = [
         bad=(
             *label_errors("cross_entropy"),
             Bad(Sample(np.array(1.0), np.array(0)), ShapeError, "needs an axis of classes"),
-            Bad(Sample(Z, np.zeros((2, 2))), ShapeError, r"must have the input's shape \(2, 3\), found \(2, 2\)"),
+            Bad(Sample(Z, np.zeros((2, 2))), ShapeError, r"must have the input's shape \(2, 3\), found \(2, 2\)$"),
+            Bad(Sample(Z, np.zeros(2)), ShapeError, r"found \(2,\); for class numbers convert with .long\(\)"),
             Bad(
                 Sample(Z, np.array([0, 1]), label_smoothing=1.5),
                 ConfigError,
@@ -275,6 +277,7 @@ OPS = [
         bad=(
             Bad(Sample(Z, np.array([0, 3])), Exception, "multi_margin_loss.*3"),
             Bad(Sample(Z, np.array([0])), ShapeError, "needs labels of shape"),
+            Bad(Sample(Z.astype(int), np.array([0, 1])), DTypeError, "multi_margin_loss: needs a floating-point tensor"),
             Bad(Sample(Z, np.array([0, 1]), 3), ConfigError, "p must be 1 or 2"),
             Bad(Sample(np.zeros((2, 3, 2)), np.zeros((2, 2), int)), ShapeError, "expected"),
             Bad(Sample(Z, np.array([0, 1]), 1, 1.0, np.ones(2)), ShapeError, "weight has shape"),

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import minidl
+from minidl import nn
 from minidl.errors import DTypeError, GraphError
 
 
@@ -101,3 +102,10 @@ def test_a_write_through_shared_memory_counts_once_it_is_told():
     minidl.from_numpy(a).add_(1)  # another tensor on the same memory
     with pytest.raises(minidl.errors.InplaceError, match="Mul"):
         y.backward()
+
+
+@pytest.mark.parity
+def test_a_tensor_of_torch_is_called_by_its_name(torch):
+    for call in (lambda x: nn.Conv2d(3, 4, 3)(x), lambda x: nn.functional.cross_entropy(x, x), lambda x: nn.functional.softmax(x, 0)):
+        with pytest.raises(TypeError, match="found a torch.Tensor; convert it with minidl.from_dlpack"):
+            call(torch.ones(1, 3, 8, 8))

@@ -9,7 +9,7 @@ import math
 
 from minidl.autograd.function import tensors
 from minidl.errors import ConfigError, DTypeError, GraphError, ShapeError
-from minidl.nn.functional.checks import same_dtype
+from minidl.nn.functional.checks import floating, same_dtype
 from minidl.ops.checks import expect_tensors
 from minidl.ops.index import check_range
 from minidl.tensor import Tensor
@@ -79,6 +79,7 @@ def cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None, i
     expect_tensors("cross_entropy", input, target, weight)
     if not 0.0 <= label_smoothing <= 1.0:
         raise ConfigError(f"cross_entropy: label_smoothing must be between 0 and 1, found {label_smoothing}")
+    floating("cross_entropy", input)
     if input.ndim == 0:
         raise ShapeError("cross_entropy: the input needs an axis of classes, found a 0-d tensor")
     _check_weight("cross_entropy", input, weight)
@@ -95,7 +96,8 @@ def cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None, i
 
 def _soft_cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None, reduction: str, smoothing: float) -> Tensor:
     if target.shape != input.shape:
-        raise ShapeError(f"cross_entropy: class probabilities must have the input's shape {input.shape}, found {target.shape}")
+        hint = "; for class numbers convert with .long()" if target.ndim < input.ndim else ""
+        raise ShapeError(f"cross_entropy: class probabilities must have the input's shape {input.shape}, found {target.shape}{hint}")
     dim = 1 if input.ndim > 1 else 0
     if smoothing:
         target = target * (1 - smoothing) + smoothing / input.shape[dim]
@@ -115,6 +117,7 @@ def nll_loss(input: Tensor, target: Tensor, weight: Tensor | None = None, ignore
     Arguments, result and errors as :func:`cross_entropy`, which is this after a log-softmax.
     """
     expect_tensors("nll_loss", input, target, weight)
+    floating("nll_loss", input)
     _labels_fit("nll_loss", input, target)
     _check_weight("nll_loss", input, weight)
     logp, labels = _rows(input, target)
@@ -244,6 +247,7 @@ def multi_margin_loss(input: Tensor, target: Tensor, p: int = 1, margin: float =
         raise ConfigError(f"multi_margin_loss: p must be 1 or 2, found {p}")
     if input.ndim > 2:
         raise ShapeError(f"multi_margin_loss: expected (N, C) or (C,), found shape {input.shape}")
+    floating("multi_margin_loss", input)
     _labels_fit("multi_margin_loss", input, target)
     _check_weight("multi_margin_loss", input, weight)
     same_dtype("multi_margin_loss", input, weight)
