@@ -63,6 +63,26 @@ class Preparation:
             return read_image(path, size=self.size, grayscale=grayscale)[None]
         return transforms.Resize(self.resize)(read_image(path, grayscale=grayscale)[None], None)  # type: ignore[arg-type]
 
+    def cut(self, images: Array, size: int | None = None) -> Array:
+        """The middle of images (N, C, H, W), resized: what the net sees of them, or ``size`` x ``size`` of it."""
+        rng: Any = None  # nothing here is random
+        if self.resize is None or images.shape[-2:] == self.size:
+            return images
+        if min(images.shape[-2:]) != self.resize:
+            images = transforms.Resize(self.resize)(images, rng)
+        return transforms.CenterCrop(size or self.size)(images, rng)
+
+    def config(self) -> dict[str, Any]:
+        """What is done, JSON-able."""
+        return {"name": "Preparation", "size": list(self.size), "resize": self.resize, "rest": self.rest.config()}
+
+    def deterministic(self) -> Preparation:
+        """Itself: as a transform, ``preparation(images, None)``, it gives one view of each image."""
+        return self
+
+    def __call__(self, images: Array, rng: Any) -> Array:
+        return self.views(images, 1)[:, 0]
+
     def views(self, images: Array, count: int) -> Array:
         """(N, C, H, W) -> (N, count, C, h, w), scaled, cut and ready for the net.  Images of the net's size are not scaled.
 
@@ -71,10 +91,7 @@ class Preparation:
         of their size was added on all sides, as training with shifted images does.
         """
         rng: Any = None  # nothing here is random
-        if self.resize is not None and images.shape[-2:] != self.size:
-            if min(images.shape[-2:]) != self.resize:
-                images = transforms.Resize(self.resize)(images, rng)
-            images = transforms.CenterCrop(self.resize if count == 10 else self.size)(images, rng)
+        images = self.cut(images, self.resize if count == 10 else None)
         if count == 10:
             if images.shape[-2:] == self.size:
                 margin = max(1, max(self.size) // 8)

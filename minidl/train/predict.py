@@ -76,21 +76,36 @@ def examine(path: str | os.PathLike[str], *, root: str | None = None, images: in
     return checkup(member.model, minidl.from_numpy(batch[:, 0]))
 
 
+def images_for(
+    member: Member, name: str, root: str | None, split: str, limit: int | None = None, views: int = 1
+) -> data.Dataset:
+    """A data set's images of a size that ``member`` can prepare; its classes may be any.
+
+    Raises:
+        ConfigError: images of another size or number of channels than the net takes.
+        DataError: the data are missing.
+    """
+    card, preparation = member.card, member.preparation
+    size = (preparation.resize,) * 2 if preparation.resize and views == 10 else preparation.size
+    dataset = load_split(name, split, root, limit, size=size, grey=card.input_shape[0] == 1, resize=preparation.resize)
+    if dataset.image_shape != card.input_shape and not (preparation.resize and dataset.image_shape[0] == card.input_shape[0]):
+        raise ConfigError(
+            f"{member.where} takes images {card.input_shape}, but {name} has {dataset.image_shape}; give --data a set that fits"
+        )
+    return dataset
+
+
 def _loader(
     member: Member, name: str, root: str | None, split: str, limit: int | None, batch_size: int, views: int
 ) -> data.DataLoader:
     """The data set's images as ``member`` wants them."""
-    card, preparation = member.card, Preparation.of(member.card)
-    c, h, w = card.input_shape
-    size = (preparation.resize,) * 2 if preparation.resize and views == 10 else preparation.size
-    dataset = load_split(name, split, root, limit, size=size, grey=c == 1, resize=preparation.resize)
-    fits = dataset.image_shape == card.input_shape or (preparation.resize and dataset.image_shape[0] == c)
-    if len(dataset.class_names) != len(card.class_names) or not fits:
+    dataset = images_for(member, name, root, split, limit, views)
+    if len(dataset.class_names) != len(member.card.class_names):
         raise ConfigError(
-            f"{member.where} takes images {card.input_shape} of {len(card.class_names)} classes, but {name} has "
-            f"{dataset.image_shape} and {len(dataset.class_names)}; give --data a set that fits"
+            f"{member.where} knows {len(member.card.class_names)} classes, but {name} has {len(dataset.class_names)}; give "
+            "--data a set that fits"
         )
-    return data.DataLoader(dataset, batch_size, transform=_Views(preparation, views))  # type: ignore[arg-type]
+    return data.DataLoader(dataset, batch_size, transform=_Views(member.preparation, views))  # type: ignore[arg-type]
 
 
 class _Views:
