@@ -98,7 +98,7 @@ def eval_(
     from minidl.train import predict, progress
 
     if confusion is not None:
-        _check_picture(confusion)
+        check_picture(confusion)
     reporter = progress.reporter(quiet)
     members = _members(_split_names(models), **which)
     with reporter.running():
@@ -156,7 +156,7 @@ def confusion_lines(names: Sequence[str], counts: Sequence[Sequence[int]], accur
     return lines
 
 
-def _check_picture(path: Path) -> None:
+def check_picture(path: Path) -> None:
     """Before anything that takes time: can the picture be drawn, and written?"""
     from minidl.inspect import draw
 
@@ -222,7 +222,7 @@ def table_(
 
     if form == "png":
         target = out or Path(f"{Path(model).name}.png")
-        _check_picture(target)
+        check_picture(target)
         if as_printed:
             raise ConfigError("--as-printed: a picture has no room for it; use --format text or markdown")
         draw.bars(_table_of(model, size, key_values(options, "--option")), target)

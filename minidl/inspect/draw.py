@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from minidl.errors import ConfigError
+from minidl.inspect.attention import Look
 from minidl.inspect.table import Table
 
 
@@ -81,4 +82,40 @@ def confusion(counts: Sequence[Sequence[int]], names: Sequence[str], path: str |
     panel.set_xlabel("predicted")
     panel.set_ylabel("true")
     panel.set_title(title, fontsize=10)
+    _save(figure, path)
+
+
+def attention(look: Look, image: Any, path: str | os.PathLike[str], block: int = -1, title: str = "") -> None:
+    """Where a Vision Transformer looks, as a PNG: the image, every head of one block, their mean, and all blocks at once.
+
+    Args:
+        image: uint8 (C, H, W), as the net sees it but for normalisation.
+        block: which one's heads; -1 is the last.
+
+    Raises:
+        ConfigError: no such block, or matplotlib is not installed.
+    """
+    count = look.blocks.shape[0]
+    if not -count <= block < count:
+        raise ConfigError(f"attention: there is no block {block}; this net has 0 to {count - 1}, -1 is the last")
+    heads = look.blocks[block]
+    panels = [("image", None), *((f"head {k}", heads[k]) for k in range(heads.shape[0])), ("mean", heads.mean(0))]
+    panels.append((f"all {count} blocks", look.rollout))
+    columns = min(5, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = _figure(2.4 * columns, 2.6 * rows + 0.4)
+    shown = image.transpose(1, 2, 0) if image.shape[0] == 3 else image[0]
+    height, width = shown.shape[:2]
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    for panel in grid:
+        panel.axis("off")
+    for panel, (name, values) in zip(grid, panels, strict=False):
+        panel.imshow(shown, cmap="gray", extent=(0, width, height, 0))
+        panel.set_title(name, fontsize=9)
+        if values is not None:
+            panel.imshow(
+                values.numpy(), cmap="inferno", alpha=0.65, extent=(0, width, height, 0), interpolation="bilinear", vmin=0
+            )
+    which = block % count
+    figure.suptitle(f"{title}\nattention of the class token in block {which}, each panel on its own scale".strip(), fontsize=10)
     _save(figure, path)
