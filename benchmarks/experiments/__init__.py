@@ -1,0 +1,1 @@
+"""Small experiments on generated data, a question each: `python -m benchmarks.experiments.NAME` answers it in JSON."""
