@@ -1,0 +1,101 @@
+"""Which calls the vector kernels take.
+
+Every verb here has a condition on its arguments; a call that does not meet it runs the NumPy variant, and so does every call
+where kernels cannot be compiled at all.  The conditions:
+
+=========================  =====================================================================================
+conv2d and its gradients   float32; both sides of the filter; any stride, padding, dilation, groups, ragged channels;
+                           depthwise filters stay with NumPy's shifted images
+batch_norm and gradient    float32, weight and bias float32 or None, at least 2 axes, not empty
+relu, relu_grad, add       float32, equal shapes, equal memory order, LARGE elements or more
+sgd_                       float32, contiguous arrays
+=========================  =====================================================================================
+"""
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from minidl.kernels.cpu.engine import Unavailable
+from minidl.kernels.registry import Kernel, register, variants
+
+LARGE = 1 << 14                                      # elements from which a launch is worth its overhead
+
+FLOAT32 = np.dtype(np.float32)
+_disabled = False
+
+
+def vector(verb: str, takes: Callable[..., bool]) -> Callable[[Kernel], Kernel]:
+    """Decorator: the function below is the "vector" variant of ``verb`` for the calls that ``takes(*arguments)`` accepts."""
+
+    def decorate(kernel: Kernel) -> Kernel:
+        @functools.wraps(kernel)
+        def run(*arguments: Any, **options: Any) -> Any:
+            if not _disabled and takes(*arguments, **options):
+                try:
+                    return kernel(*arguments, **options)
+                except Unavailable as error:
+                    _disable(error)
+            return variants(verb, "cpu")["numpy"](*arguments, **options)
+
+        register(verb, "cpu", "vector")(run)
+        return run
+
+    return decorate
+
+
+def _disable(error: Unavailable) -> None:
+    """From now on everything runs on NumPy; said once."""
+    global _disabled
+    _disabled = True
+    warnings.warn(f"the fast CPU kernels are off, NumPy computes instead: {error}", RuntimeWarning, stacklevel=4)
+
+
+def all_float32(*arrays: Any) -> bool:
+    """Whether every array that is there is float32."""
+    return all(a is None or a.dtype == FLOAT32 for a in arrays)
+
+
+def takes_conv2d(x: Any, w: Any, b: Any, geom: Any, precision: str = "fast") -> bool:
+    return all_float32(x, w, b) and _takes_geometry(geom)
+
+
+def takes_conv2d_input_grad(gy: Any, w: Any, geom: Any, precision: str = "fast") -> bool:
+    return all_float32(gy, w) and _takes_geometry(geom)
+
+
+def takes_conv2d_weight_grad(gy: Any, x: Any, geom: Any, precision: str = "fast") -> bool:
+    return all_float32(gy, x) and _takes_geometry(geom)
+
+
+def _takes_geometry(geom: Any) -> bool:
+    return geom.groups == 1 or geom.C // geom.groups > 1
+
+
+def takes_batch_norm(x: Any, w: Any, b: Any, eps: float) -> bool:
+    return all_float32(x, w, b) and x.size >= LARGE
+
+
+def takes_batch_norm_grad(gy: Any, x: Any, w: Any, mean: Any, invstd: Any) -> bool:
+    return all_float32(gy, x, w, mean, invstd) and x.size >= LARGE
+
+
+def takes_batch_norm_inference(x: Any, w: Any, b: Any, mean: Any, var: Any, eps: float) -> bool:
+    return all_float32(x, w, b, mean, var) and x.size >= LARGE
+
+
+def takes_relu(x: Any) -> bool:
+    return x.dtype == FLOAT32 and x.size >= LARGE
+
+
+def takes_pair(a: Any, b: Any) -> bool:
+    return a.size >= LARGE and a.shape == b.shape and a.dtype == FLOAT32 and b.dtype == FLOAT32
+
+
+def takes_optimizer(params: Any, grads: Any, *states: Any, **options: Any) -> bool:
+    return all(a is None or a.dtype == FLOAT32 and a.flags.c_contiguous
+               for arrays in (params, grads, *states) for a in arrays)
