@@ -5,7 +5,10 @@ The tests draw inputs from these specs and hold every variant to them.  Rules th
 - arrays in, arrays out; any strides (sliced, transposed, negative, channels-last) and an empty batch are accepted;
 - inputs are never written, except by verbs whose name ends in ``_``, which write the arrays that their spec lists;
 - results have the dtype of the first array unless the spec says otherwise, and are fresh arrays that the caller owns;
-- float16 is computed in float32 and rounded once at the end.
+- float16 is computed in float32 and rounded once at the end;
+- results keep the shape but may hold their elements in another order: (N, C, H, W) over channels-last memory;
+- ``precision`` of a convolution is "fast" (transforms that reorder its sums are allowed, within the tolerance below) or
+  "direct" (every output is one sum of products); variants that know one way only ignore it.
 """
 import difflib
 from typing import NamedTuple
@@ -72,12 +75,15 @@ _OPTIM = "torch.optim, step by step, where torch is installed"
 _RANDOM = "the known-answer vectors published with Random123"
 
 _SPECS = (
-    KernelSpec("conv2d", "conv", "(x (N,C,H,W), w (O,C/groups,kh,kw), b (O,) | None, geom) -> y (N,O,oh,ow)",
+    KernelSpec("relu", "elementwise", "(x) -> y", "max(x, 0); NaN stays NaN", "none", EXACT, "a loop"),
+    KernelSpec("relu_grad", "elementwise", "(gy, y) -> gx, all of one shape", "gy where y > 0, else 0", "none", EXACT, "a loop"),
+    KernelSpec("add", "elementwise", "(a, b) -> y, all of one shape", "a + b", "none", EXACT, "a loop"),
+    KernelSpec("conv2d", "conv", "(x (N,C,H,W), w (O,C/groups,kh,kw), b (O,) | None, geom, precision=\"fast\") -> y (N,O,oh,ow)",
                "y[n,o,i,j] = b[o] + sum_cuv w[o,c,u,v] xpad[n,c,i*sh+u*dh,j*sw+v*dw]: cross-correlation",
                _WIDE, SUMS, _CONV),
-    KernelSpec("conv2d_input_grad", "conv", "(gy (N,O,oh,ow), w, geom) -> gx (N,C,H,W)",
+    KernelSpec("conv2d_input_grad", "conv", "(gy (N,O,oh,ow), w, geom, precision=\"fast\") -> gx (N,C,H,W)",
                "the transpose of x -> conv2d(x, w), which is also the transposed convolution", _WIDE, SUMS, _CONV),
-    KernelSpec("conv2d_weight_grad", "conv", "(gy (N,O,oh,ow), x (N,C,H,W), geom) -> gw (O,C/groups,kh,kw)",
+    KernelSpec("conv2d_weight_grad", "conv", "(gy (N,O,oh,ow), x (N,C,H,W), geom, precision=\"fast\") -> gw (O,C/groups,kh,kw)",
                "the transpose of w -> conv2d(x, w)", _WIDE, SUMS, _CONV),
     KernelSpec("im2col", "conv", "(x (N,C,H,W), geom) -> cols (N, C*kh*kw, oh*ow)",
                "every window as a column; rows ordered channel, kernel row, kernel column", "none", EXACT, _CONV),

@@ -244,7 +244,7 @@ def _gradient_tile(isa: ISA, taps: int, kernel_width: int, channels: int, tall: 
     """(taps, channels, vectors) per tile: as many sums as registers allow, and never channels that straddle a vector."""
     room = accumulators(isa)
     vectors = 2 if tall % 2 == 0 else 1
-    most = min(channels, isa.width, room // vectors)
-    tile_channels = most if channels <= isa.width else max(n for n in range(1, most + 1) if isa.width % n == 0)
+    most = min(isa.width, room // vectors)
+    tile_channels = channels if channels <= most else max(n for n in range(1, most + 1) if isa.width % n == 0)
     together = max(n for n in range(1, kernel_width + 1) if taps % n == 0 and n * tile_channels * vectors <= room or n == 1)
     return together, tile_channels, vectors

@@ -4,11 +4,10 @@ Every verb here has a condition on its arguments; a call that does not meet it r
 where kernels cannot be compiled at all.  The conditions:
 
 =========================  =====================================================================================
-conv2d and its gradients   float32; both sides of the filter; any stride, padding, dilation, groups, ragged channels;
-                           depthwise filters stay with NumPy's shifted images
-batch_norm and gradient    float32, weight and bias float32 or None, at least 2 axes, not empty
-relu, relu_grad, add       float32, equal shapes, equal memory order, LARGE elements or more
-sgd_                       float32, contiguous arrays
+conv2d and its gradients   float32, at most FEW_GROUPS groups; any stride, padding, dilation and number of channels
+batch_norm and its kin     float32, LARGE elements or more
+relu, relu_grad, add       float32, equal shapes, LARGE elements or more
+sgd_                       float32, C-contiguous arrays
 =========================  =====================================================================================
 """
 from __future__ import annotations
@@ -24,6 +23,7 @@ from minidl.kernels.cpu.engine import Unavailable
 from minidl.kernels.registry import Kernel, register, variants
 
 LARGE = 1 << 14                                      # elements from which a launch is worth its overhead
+FEW_GROUPS = 8                                       # each group of a convolution is a launch of its own
 
 FLOAT32 = np.dtype(np.float32)
 _disabled = False
@@ -73,7 +73,7 @@ def takes_conv2d_weight_grad(gy: Any, x: Any, geom: Any, precision: str = "fast"
 
 
 def _takes_geometry(geom: Any) -> bool:
-    return geom.groups == 1 or geom.C // geom.groups > 1
+    return geom.groups <= FEW_GROUPS
 
 
 def takes_batch_norm(x: Any, w: Any, b: Any, eps: float) -> bool:

@@ -41,6 +41,15 @@ def flat(*arrays: Any) -> list[np.ndarray] | None:
     return views if all(v.flags.c_contiguous for v in views) else None
 
 
+def as_ordered(a: np.ndarray, model: np.ndarray) -> np.ndarray:
+    """``a`` with its elements in the memory order of ``model``, which has the same shape."""
+    if a.strides == model.strides:
+        return a
+    copy = like(model)
+    np.copyto(copy, a)
+    return copy
+
+
 def like(x: np.ndarray) -> np.ndarray:
     """An uninitialised array of x's shape, in x's order of memory where x is dense."""
     if x.flags.c_contiguous:

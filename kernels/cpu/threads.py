@@ -69,7 +69,7 @@ class NativePool:
         self._words = words
         self._run = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)(run)
         enter = KERNEL(worker)
-        self._workers = [threading.Thread(target=enter, args=(self._at, i, 0), daemon=True, name=f"minidl-{i}")
+        self._workers = [threading.Thread(target=enter, args=(self._at, i, 0), daemon=True, name=f"minidl-pool-{i}")
                          for i in range(1, threads)]
         for thread in self._workers:
             thread.start()
@@ -101,7 +101,7 @@ class PythonPool:
         self._start = [threading.Semaphore(0) for _ in range(threads)]
         self._finished = threading.Semaphore(0)
         self._job: tuple[Any, int] | None = None
-        self._workers = [threading.Thread(target=self._work, args=(i,), daemon=True, name=f"minidl-{i}")
+        self._workers = [threading.Thread(target=self._work, args=(i,), daemon=True, name=f"minidl-pool-{i}")
                          for i in range(1, threads)]
         for thread in self._workers:
             thread.start()

@@ -1,0 +1,197 @@
+"""Kernels over the rows of a channels-last array: batch normalisation.
+
+An array (N, ..., C) is rows of C channels.  Statistics are sums over rows: float32 in registers over a chunk of CHUNK rows, about a
+shift (the chunk's first row) so that a large mean costs no digits; chunks are combined in float64 (Chan, Golub and LeVeque
+1979).  Chunks depend on the shape only, so the result does not depend on the number of threads.
+"""
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from minidl.kernels.cpu import memory
+from minidl.kernels.cpu.emit import Int, Kernel, Pointer, Vector
+from minidl.kernels.cpu.engine import ISA
+from minidl.kernels.cpu.launch import program
+
+CHUNK = 512
+_UNROLL = 4                                          # independent chains of sums, to hide the latency of an addition
+
+
+def _sums(k: Kernel, count: Int, pointers: list[Pointer], row_bytes: Int, add: Any, number: int) -> list[Vector]:
+    """``number`` sums over ``count`` rows; ``add(sums, pointers)`` adds one row to them.  In _UNROLL interleaved chains."""
+    nothing = k.constant(0)
+
+    def rows(unroll: int) -> Any:
+        def body(state: list[Any]) -> list[Any]:
+            sums, at = state[: number * _UNROLL], state[number * _UNROLL :]
+            for u in range(unroll):
+                chain = slice(u * number, (u + 1) * number)
+                sums[chain] = add(sums[chain], [p + u * row_bytes for p in at])
+            return [*sums, *(p + unroll * row_bytes for p in at)]
+        return body
+
+    state = k.carry(count // _UNROLL, [nothing] * (number * _UNROLL) + pointers, rows(_UNROLL))
+    state = k.carry(count % _UNROLL, state, rows(1))
+    total = list(state[:number])
+    for u in range(1, _UNROLL):
+        total = [a + b for a, b in zip(total, state[u * number : (u + 1) * number], strict=True)]
+    return total
+
+
+def _columns(k: Kernel, channels: Int, ragged: bool) -> Any:
+    """Loop over the vectors of a row: (byte offset, mask)."""
+    return k.ceil_div(channels, k.width), (lambda v: k.first_lanes(channels - v * k.width) if ragged else None)
+
+
+@program
+def moments(isa: ISA, ragged: bool) -> Kernel:
+    """Per chunk of rows and channel: the shift, the sum of x - shift, and the sum of its squares."""
+    k = Kernel("moments" + "_ragged" * ragged, isa.width)
+    x, out = k.pointer("x", "rows", "channels"), k.pointer("out", "chunks", 3, "channels")
+    rows, channels, chunk, chunks = k.integers("rows", "channels", "chunk", "chunks")
+    row_bytes = channels * 4
+    vectors, mask_of = _columns(k, channels, ragged)
+    with k.parallel(chunks) as task:
+        first = task * chunk
+        count = k.minimum(chunk, rows - first)
+        with k.loop(vectors) as v:
+            mask, at = mask_of(v), x + first * row_bytes + v * k.bytes
+            shift = k.load(at, mask)
+
+            def add(sums: list[Vector], at: list[Pointer], shift: Vector = shift, mask: Any = mask) -> list[Vector]:
+                centred = k.load(at[0], mask) - shift
+                return [sums[0] + centred, k.fma(centred, centred, sums[1])]
+
+            total, squares = _sums(k, count, [at], row_bytes, add, 2)
+            target = out + task * (3 * row_bytes) + v * k.bytes
+            for i, value in enumerate((shift, total, squares)):
+                k.store(value, target + i * row_bytes, mask)
+    return k
+
+
+@program
+def gradient_sums(isa: ISA, ragged: bool) -> Kernel:
+    """Per chunk of rows and channel: the sum of g, and the sum of g * (x - mean)."""
+    k = Kernel("gradient_sums" + "_ragged" * ragged, isa.width)
+    g, x = k.pointers("g", "x", size=["rows", "channels"])
+    mean, out = k.pointer("mean", "channels"), k.pointer("out", "chunks", 2, "channels")
+    rows, channels, chunk, chunks = k.integers("rows", "channels", "chunk", "chunks")
+    row_bytes = channels * 4
+    vectors, mask_of = _columns(k, channels, ragged)
+    with k.parallel(chunks) as task:
+        first = task * chunk
+        count = k.minimum(chunk, rows - first)
+        with k.loop(vectors) as v:
+            mask, at = mask_of(v), first * row_bytes + v * k.bytes
+            centre = k.load(mean + v * k.bytes, mask)
+
+            def add(sums: list[Vector], at: list[Pointer], centre: Vector = centre, mask: Any = mask) -> list[Vector]:
+                gradient = k.load(at[0], mask)
+                return [sums[0] + gradient, k.fma(gradient, k.load(at[1], mask) - centre, sums[1])]
+
+            total, product = _sums(k, count, [g + at, x + at], row_bytes, add, 2)
+            target = out + task * (2 * row_bytes) + v * k.bytes
+            k.store(total, target, mask)
+            k.store(product, target + row_bytes, mask)
+    return k
+
+
+@program
+def affine(isa: ISA, ragged: bool) -> Kernel:
+    """y = (x - centre) * scale + shift, per channel."""
+    k = Kernel("affine" + "_ragged" * ragged, isa.width)
+    x, y = k.pointers("x", "y", size=["rows", "channels"])
+    coefficients = k.pointer("coefficients", 3, "channels")
+    rows, channels, chunk, chunks = k.integers("rows", "channels", "chunk", "chunks")
+    row_bytes = channels * 4
+    vectors, mask_of = _columns(k, channels, ragged)
+    with k.parallel(chunks) as task:
+        first = task * chunk
+        with k.loop(vectors) as v:
+            mask, at = mask_of(v), first * row_bytes + v * k.bytes
+            centre, scale, shift = (k.load(coefficients + i * row_bytes + v * k.bytes, mask) for i in range(3))
+
+            def body(state: list[Pointer]) -> list[Pointer]:
+                x, y = state
+                k.store(k.fma(k.load(x, mask) - centre, scale, shift), y, mask)
+                return [x + row_bytes, y + row_bytes]
+
+            k.carry(k.minimum(chunk, rows - first), [x + at, y + at], body)
+    return k
+
+
+@program
+def affine_grad(isa: ISA, ragged: bool) -> Kernel:
+    """gx = g * scale + ((x - centre) * by_x + constant), per channel."""
+    k = Kernel("affine_grad" + "_ragged" * ragged, isa.width)
+    g, x, gx = k.pointers("g", "x", "gx", size=["rows", "channels"])
+    coefficients = k.pointer("coefficients", 4, "channels")
+    rows, channels, chunk, chunks = k.integers("rows", "channels", "chunk", "chunks")
+    row_bytes = channels * 4
+    vectors, mask_of = _columns(k, channels, ragged)
+    with k.parallel(chunks) as task:
+        first = task * chunk
+        with k.loop(vectors) as v:
+            mask, at = mask_of(v), first * row_bytes + v * k.bytes
+            centre, by_x, constant, scale = (k.load(coefficients + i * row_bytes + v * k.bytes, mask) for i in range(4))
+
+            def body(state: list[Pointer]) -> list[Pointer]:
+                g, x, gx = state
+                along = k.fma(k.load(x, mask) - centre, by_x, constant)
+                k.store(k.fma(k.load(g, mask), scale, along), gx, mask)
+                return [g + row_bytes, x + row_bytes, gx + row_bytes]
+
+            k.carry(k.minimum(chunk, rows - first), [g + at, x + at, gx + at], body)
+    return k
+
+
+# ------------------------------------------------------------------------------------------------------------ launch code
+class Rows:
+    """A C-contiguous (..., C) array as rows, cut into chunks."""
+
+    def __init__(self, x: np.ndarray, width: int) -> None:
+        self.x, self.channels = x, x.shape[-1]
+        self.rows = x.size // max(self.channels, 1)
+        self.chunks = -(-self.rows // CHUNK)
+        self.ragged = self.channels % width > 0
+        self.sizes = {"rows": self.rows, "channels": self.channels, "chunk": CHUNK, "chunks": self.chunks}
+
+    def mean_and_variance(self) -> tuple[np.ndarray, np.ndarray]:
+        """Per channel, float64; the variance divides by the number of rows."""
+        out = memory.empty((self.chunks, 3, self.channels))
+        moments(self.ragged)(x=self.x, out=out, **self.sizes)
+        shift, total, squares = out.astype(np.float64).transpose(1, 0, 2)
+        counts = np.full((self.chunks, 1), float(CHUNK))
+        counts[-1] = self.rows - (self.chunks - 1) * CHUNK
+        means = shift + total / counts               # of each chunk
+        mean = (means * counts).sum(axis=0) / self.rows
+        spread = squares - total * total / counts    # about its own mean
+        variance = (spread + counts * (means - mean) ** 2).sum(axis=0) / self.rows
+        return mean, np.maximum(variance, 0)
+
+    def gradient_sums(self, g: np.ndarray, mean: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(sum of g, sum of g * (x - mean)) per channel, float64."""
+        out = memory.empty((self.chunks, 2, self.channels))
+        gradient_sums(self.ragged)(g=g, x=self.x, mean=mean, out=out, **self.sizes)
+        sums = out.sum(axis=0, dtype=np.float64)
+        return sums[0], sums[1]
+
+    def affine(self, centre: Any, scale: Any, shift: Any) -> np.ndarray:
+        """(x - centre) * scale + shift."""
+        y = memory.empty(self.x.shape)
+        affine(self.ragged)(x=self.x, y=y, coefficients=self._stack(centre, scale, shift), **self.sizes)
+        return y
+
+    def affine_grad(self, g: np.ndarray, centre: Any, by_x: Any, constant: Any, scale: Any) -> np.ndarray:
+        """g * scale + (x - centre) * by_x + constant."""
+        gx = memory.empty(self.x.shape)
+        affine_grad(self.ragged)(g=g, x=self.x, gx=gx, coefficients=self._stack(centre, by_x, constant, scale), **self.sizes)
+        return gx
+
+    def _stack(self, *vectors: Any) -> np.ndarray:
+        table = np.empty((len(vectors), self.channels), np.float32)
+        for row, values in zip(table, vectors, strict=True):
+            row[...] = values
+        return table
