@@ -236,6 +236,10 @@ class Kernel:
         return self._make(kind, type, f"load {type}, ptr {slot}")
 
     # --------------------------------------------------------------------------------------------------------- integers
+    def same(self, number: int) -> Int:
+        """A Python int as an Int, where only that will do."""
+        return Int(self, str(int(number)), "i64")
+
     def minimum(self, a: Number, b: Number) -> Int:
         """The smaller of two integers."""
         return self.select(self._compare("slt", a, b), a, b)
