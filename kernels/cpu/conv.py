@@ -69,8 +69,10 @@ def conv2d_input_grad(gy: Any, w: Any, geom: Any, precision: str = "fast") -> An
 
 @vector("conv2d_weight_grad", takes_conv2d_weight_grad)
 def conv2d_weight_grad(gy: Any, x: Any, geom: Any, precision: str = "fast") -> Any:
-    gw = np.zeros((geom.O, geom.C // geom.groups, geom.kh, geom.kw), np.float32)
-    if gy.size and x.size:
+    gw = memory.owned((geom.O, geom.C // geom.groups, geom.kh, geom.kw))
+    if not gy.size or not x.size:
+        gw.fill(0)
+    else:
         images, gradients = channels_last(x), channels_last(gy)
         m = winograd.suits(geom) if precision == "fast" else 0
         for c, inputs, o, outputs in _groups(geom):

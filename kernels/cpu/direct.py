@@ -20,7 +20,7 @@ from minidl.kernels.cpu.plans import Plan
 from minidl.kernels.cpu.tiles import accumulate_taps, accumulators, choose_tile, correlate
 
 STRIP_BYTES = 192 << 10                              # of packed input: a part of a core's L2 cache
-PARTIAL_BYTES = 8 << 20                              # of partial weight gradients
+PARTIAL_BYTES = 5 << 19                              # of partial weight gradients: they are written, read and added up
 PARTS = 16                                           # at most so many: fixed, so that sums do not depend on the threads
 _JOB = 6                                             # integers per job in its table
 
@@ -214,6 +214,12 @@ def convolve(plan: Plan, x: Operand, w: np.ndarray, bias: np.ndarray | None, y: 
         scratch_size=strips.scratch, all_taps=len(taps), threads_most=most)
 
 
+def parts_for(images: int, size: int) -> int:
+    """Into how many parts, each with ``size`` partial sums, a batch is split: a power of two."""
+    most = max(1, min(images, PARTS, PARTIAL_BYTES // (4 * size)))
+    return 1 << (most.bit_length() - 1)
+
+
 def weight_gradient(plan: Plan, x: Operand, g: Operand, gw: np.ndarray) -> None:
     """Write gw (O, C, kh, kw) of one group: the plan is the forward one."""
     isa = engine.host_isa()
@@ -225,7 +231,7 @@ def weight_gradient(plan: Plan, x: Operand, g: Operand, gw: np.ndarray) -> None:
     strips = _strips(plan, x.channels, isa.width, 1)
     taps, _, _ = _tables(plan, 4 * isa.width, g.array.shape[3])
     size = taps_count * blocks * padded * vectors * isa.width
-    parts = max(1, min(images, PARTS, PARTIAL_BYTES // (4 * size)))
+    parts = parts_for(images, size)
     partial = memory.empty((parts, size))
     most = threads.get_num_threads()
     direct_weight_grad(taps_at_once, tile_channels, vectors, x.channels % isa.width > 0, g.channels % isa.width > 0)(

@@ -94,8 +94,6 @@ def empty(shape: tuple[int, ...], dtype: np.dtype = _FLOAT32) -> np.ndarray:
     return np.asarray(_Lease(shape, dtype, size))
 
 
-def zeros(shape: tuple[int, ...], dtype: np.dtype = _FLOAT32) -> np.ndarray:
-    """An array of zeros."""
-    a = empty(shape, dtype)
-    a.fill(0)
-    return a
+def owned(shape: tuple[int, ...], dtype: np.dtype = _FLOAT32) -> np.ndarray:
+    """As :func:`empty`, for results that their user keeps, such as the gradient of a parameter: its memory is its own."""
+    return np.empty(shape, dtype)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minidl.kernels.cpu import engine, memory, threads
-from minidl.kernels.cpu.direct import PARTIAL_BYTES, PARTS, Operand
+from minidl.kernels.cpu.direct import Operand, parts_for
 from minidl.kernels.cpu.emit import Int, Kernel, Pointer, Vector
 from minidl.kernels.cpu.engine import ISA
 from minidl.kernels.cpu.launch import program
@@ -293,7 +293,7 @@ def weight_gradient(shape: Shape, m: int, x: Operand, g: Operand, gw: np.ndarray
     tile_channels = max(n for n in (1, 2, 4, 8, 16) if n <= min(isa.width, accumulators(isa) // vectors))
     blocks, planes = tall // vectors, (m + 2) ** 2
     size = planes * blocks * padded * vectors * isa.width
-    parts = max(1, min(images, PARTS, PARTIAL_BYTES // (4 * size)))
+    parts = parts_for(images, size)
     strips = _strips(shape, m, images, padded, tall * isa.width, 1, parts)
     partial = memory.empty((parts, size))
     winograd_weight_grad(m, tile_channels, vectors, x.channels % isa.width > 0, g.channels % isa.width > 0)(
