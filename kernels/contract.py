@@ -33,6 +33,11 @@ SUMS = {
     "float32": Tolerance(2e-5, 2e-5, "sums of up to some thousand terms of order one in another order: sqrt(n) * 6e-8"),
     "float64": Tolerance(1e-12, 1e-12, "as float32, with an ulp of 1.1e-16, plus the cancellation of centred sums"),
 }
+CONVOLUTIONS = {
+    "float16": SUMS["float16"],
+    "float32": Tolerance(4e-5, 4e-5, "as sums; Winograd's transforms (precision \"fast\") multiply by up to 8 and lose two to three bits"),
+    "float64": SUMS["float64"],
+}
 POINTWISE = {
     "float16": Tolerance(2e-3, 2e-3, "rounded once from float32"),
     "float32": Tolerance(4e-6, 4e-6, "a handful of roundings, and exp/log/pow within 4 ulp"),
@@ -80,11 +85,11 @@ _SPECS = (
     KernelSpec("add", "elementwise", "(a, b) -> y, all of one shape", "a + b", "none", EXACT, "a loop"),
     KernelSpec("conv2d", "conv", "(x (N,C,H,W), w (O,C/groups,kh,kw), b (O,) | None, geom, precision=\"fast\") -> y (N,O,oh,ow)",
                "y[n,o,i,j] = b[o] + sum_cuv w[o,c,u,v] xpad[n,c,i*sh+u*dh,j*sw+v*dw]: cross-correlation",
-               _WIDE, SUMS, _CONV),
+               _WIDE, CONVOLUTIONS, _CONV),
     KernelSpec("conv2d_input_grad", "conv", "(gy (N,O,oh,ow), w, geom, precision=\"fast\") -> gx (N,C,H,W)",
-               "the transpose of x -> conv2d(x, w), which is also the transposed convolution", _WIDE, SUMS, _CONV),
+               "the transpose of x -> conv2d(x, w), which is also the transposed convolution", _WIDE, CONVOLUTIONS, _CONV),
     KernelSpec("conv2d_weight_grad", "conv", "(gy (N,O,oh,ow), x (N,C,H,W), geom, precision=\"fast\") -> gw (O,C/groups,kh,kw)",
-               "the transpose of w -> conv2d(x, w)", _WIDE, SUMS, _CONV),
+               "the transpose of w -> conv2d(x, w)", _WIDE, CONVOLUTIONS, _CONV),
     KernelSpec("im2col", "conv", "(x (N,C,H,W), geom) -> cols (N, C*kh*kw, oh*ow)",
                "every window as a column; rows ordered channel, kernel row, kernel column", "none", EXACT, _CONV),
     KernelSpec("col2im", "conv", "(cols (N, C*kh*kw, oh*ow), geom) -> x (N,C,H,W)",

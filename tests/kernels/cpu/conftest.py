@@ -1,34 +1,10 @@
-"""Guard bands and poison around what the vector kernels write."""
-import numpy as np
+"""Fixtures of the vector kernels' tests."""
 import pytest
 
-from minidl.kernels.cpu import memory
-
-BAND = 4096                                          # floats before and after: as far as a wrong tile could reach
-MARK = np.uint32(0x7FC0BEEF)                         # a NaN of our own, so that what reads it shows, and what writes it too
+from tests.kernels.cpu.guards import guard_bands
 
 
 @pytest.fixture
 def guarded(monkeypatch):
-    """Every array the kernels allocate starts as NaN and lies between bands that must not change; call it to check them."""
-    rooms = []
-
-    def empty(shape, dtype=np.dtype(np.float32)):
-        size = int(np.prod(shape, dtype=np.int64))
-        if dtype != np.float32:
-            return np.empty(shape, dtype)
-        room = np.full(size + 2 * BAND, MARK, np.uint32).view(np.float32)
-        rooms.append((room, size))
-        return room[BAND : BAND + size].reshape(shape)
-
-    monkeypatch.setattr(memory, "empty", empty)
-    monkeypatch.setattr(memory, "owned", empty)
-
-    def check():
-        assert rooms, "nothing was allocated: the kernels did not run"
-        for room, size in rooms:
-            bits = room.view(np.uint32)
-            assert (bits[:BAND] == MARK).all() and (bits[BAND + size :] == MARK).all(), "a kernel wrote outside its array"
-        rooms.clear()
-
-    yield check
+    """:func:`guard_bands` for one test."""
+    return guard_bands(monkeypatch)
