@@ -7,6 +7,7 @@ where kernels cannot be compiled at all.  The conditions:
 conv2d and its gradients   float32, at most FEW_GROUPS groups; any stride, padding, dilation and number of channels
 batch_norm and its kin     float32, LARGE elements or more
 relu, relu_grad, add       float32, equal shapes, LARGE elements or more
+max_pool2d, avg_pool2d     float32, LARGE elements or more; the gradients also need a dilation of 1
 sgd_                       float32, C-contiguous arrays
 =========================  =====================================================================================
 """
@@ -94,6 +95,26 @@ def takes_relu(x: Any) -> bool:
 
 def takes_pair(a: Any, b: Any) -> bool:
     return a.size >= LARGE and a.shape == b.shape and a.dtype == FLOAT32 and b.dtype == FLOAT32
+
+
+def takes_max_pool(x: Any, geom: Any) -> bool:
+    return x.dtype == FLOAT32 and x.size >= LARGE
+
+
+def takes_avg_pool(x: Any, geom: Any, count_include_pad: bool = True) -> bool:
+    return x.dtype == FLOAT32 and x.size >= LARGE
+
+
+def takes_max_pool_grad(gy: Any, indices: Any, geom: Any) -> bool:
+    return gy.dtype == FLOAT32 and indices.dtype == np.int64 and _takes_gather(gy, geom)
+
+
+def takes_avg_pool_grad(gy: Any, geom: Any, count_include_pad: bool = True) -> bool:
+    return gy.dtype == FLOAT32 and _takes_gather(gy, geom)
+
+
+def _takes_gather(gy: Any, geom: Any) -> bool:
+    return tuple(geom.dilation) == (1, 1) and len(gy) * geom.C * geom.H * geom.W >= LARGE
 
 
 def takes_optimizer(params: Any, grads: Any, *states: Any, **options: Any) -> bool:
