@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from minidl.kernels.cpu import direct, memory, winograd
-from minidl.kernels.cpu.direct import Operand
+from minidl.kernels.cpu.direct import operand
 from minidl.kernels.cpu.dispatch import takes_conv2d, takes_conv2d_input_grad, takes_conv2d_weight_grad, vector
 from minidl.kernels.cpu.layout import channels_first, channels_last
 from minidl.kernels.cpu.plans import forward_plan, input_grad_plan
@@ -43,7 +43,7 @@ def conv2d(x: Any, w: Any, b: Any, geom: Any, precision: str = "fast") -> Any:
         w, images = np.ascontiguousarray(w), channels_last(x)
         m = winograd.suits(geom) if precision == "fast" else 0
         for c, inputs, o, outputs in _groups(geom):
-            source, target, filters = Operand(images, c, inputs), Operand(y, o, outputs), w[o : o + outputs]
+            source, target, filters = operand(images, c, inputs), operand(y, o, outputs), w[o : o + outputs]
             bias = None if b is None else b[o : o + outputs]
             if m:
                 winograd.convolve(_shape(geom), m, source, filters, bias, target, False)
@@ -59,7 +59,7 @@ def conv2d_input_grad(gy: Any, w: Any, geom: Any, precision: str = "fast") -> An
         w, gradients = np.ascontiguousarray(w), channels_last(gy)
         m = winograd.suits(geom, transposed=True) if precision == "fast" else 0
         for c, inputs, o, outputs in _groups(geom):
-            source, target, filters = Operand(gradients, o, outputs), Operand(gx, c, inputs), w[o : o + outputs]
+            source, target, filters = operand(gradients, o, outputs), operand(gx, c, inputs), w[o : o + outputs]
             if m:
                 winograd.convolve(_transposed_shape(geom), m, source, filters, None, target, True)
             else:
@@ -76,7 +76,7 @@ def conv2d_weight_grad(gy: Any, x: Any, geom: Any, precision: str = "fast") -> A
         images, gradients = channels_last(x), channels_last(gy)
         m = winograd.suits(geom) if precision == "fast" else 0
         for c, inputs, o, outputs in _groups(geom):
-            source, gradient, result = Operand(images, c, inputs), Operand(gradients, o, outputs), gw[o : o + outputs]
+            source, gradient, result = operand(images, c, inputs), operand(gradients, o, outputs), gw[o : o + outputs]
             if m:
                 winograd.weight_gradient(_shape(geom), m, source, gradient, result)
             else:

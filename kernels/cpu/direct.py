@@ -14,7 +14,7 @@ import numpy as np
 from minidl.kernels.cpu import engine, memory, threads
 from minidl.kernels.cpu.emit import Kernel, Pointer
 from minidl.kernels.cpu.engine import ISA
-from minidl.kernels.cpu.launch import program
+from minidl.kernels.cpu.launch import Launch, program
 from minidl.kernels.cpu.packing import pack_filters, pack_rows, unpack_gradient
 from minidl.kernels.cpu.plans import Plan
 from minidl.kernels.cpu.tiles import accumulate_taps, accumulators, choose_tile, correlate
@@ -131,20 +131,30 @@ def direct_weight_grad(isa: ISA, taps_at_once: int, tile_channels: int, vectors:
 
 
 # ------------------------------------------------------------------------------------------------------------ launch code
-class Operand(NamedTuple):
-    """The channels of one group inside a channels-last array (N, H, W, all channels)."""
+class Channels(NamedTuple):
+    """Some channels of an array (N, H, W, all channels): one group's."""
 
-    array: np.ndarray
     first: int
-    channels: int
+    count: int
+    of: int
+    image_size: int
 
     @property
     def pixel_bytes(self) -> int:
-        return 4 * self.array.shape[3]
+        return 4 * self.of
 
-    @property
-    def image_size(self) -> int:
-        return self.array[0].size
+
+class Operand(NamedTuple):
+    """A channels-last array, and which of its channels to work on."""
+
+    array: np.ndarray
+    channels: Channels
+
+
+def operand(array: np.ndarray, first: int, count: int) -> Operand:
+    """Channels first .. first + count - 1 of a channels-last array."""
+    n, h, w, c = array.shape
+    return Operand(array, Channels(first, count, c, h * w * c))
 
 
 class _Strips(NamedTuple):
@@ -180,38 +190,64 @@ def _tables(plan: Plan, vector_bytes: int, columns: int) -> tuple[np.ndarray, np
     return np.array(taps, np.int64), np.array(weights, np.int64), np.array(jobs, np.int64)
 
 
+class _Convolution(NamedTuple):
+    """What :func:`convolve` works out once per shape."""
+
+    pack: Launch
+    run: Launch
+    filters: int
+    bias: int
+    scratch: int
+    taps: np.ndarray
+    weights: np.ndarray
+    jobs: np.ndarray
+
+
+@functools.lru_cache(512)
+def _convolution(plan: Plan, x: Channels, y: Channels, images: int, steps: tuple[int, int], w_size: int, most: int) -> _Convolution:
+    """``steps``: floats of w from one output lane to the next, and from one summed channel to the next."""
+    isa = engine.host_isa()
+    tall = -(-y.count // isa.width)
+    pixels, vectors = choose_tile(isa, min(job.columns for job in plan.jobs), tall)
+    blocks, wide = tall // vectors, vectors * isa.width
+    strips = _strips(plan, x.count, isa.width, -(-2 * most // images))
+    count = -(-max(job.rows for job in plan.jobs) // strips.strip)
+    taps, weights, jobs = _tables(plan, 4 * isa.width, y.of)
+    pack = pack_filters(vectors).prepare(taps=len(taps), blocks=blocks, channels=x.count, lanes=y.count, lane_step=steps[0],
+                                         channel_step=steps[1], w_size=w_size)
+    step_h, step_w = plan.out_step
+    run = direct(pixels, vectors, x.count % isa.width > 0, y.count % isa.width > 0).prepare(
+        images=images, image_size=x.image_size, x_first=4 * x.first, x_pixel=x.pixel_bytes, channels=x.count,
+        height=plan.height, width=plan.width, top=plan.top, left=plan.left, phases=plan.phases,
+        packed_width=plan.packed_width, row_step=plan.row_step, result_size=y.image_size, y_first=4 * y.first,
+        y_pixel=step_w * y.pixel_bytes, y_row=step_h * plan.out_width * y.pixel_bytes, outputs=y.count, blocks=blocks,
+        job_count=len(jobs), strips=count, strip=strips.strip, packed_rows=strips.packed_rows,
+        groups=1 if images * count >= most else min(blocks, most), scratch_size=strips.scratch, all_taps=len(taps),
+        threads_most=most)
+    return _Convolution(pack, run, len(taps) * blocks * x.count * wide, blocks * wide, most * strips.scratch, taps, weights, jobs)
+
+
+def filter_steps(w: np.ndarray, transposed: bool) -> tuple[int, int]:
+    """(floats from one output lane to the next, from one summed channel to the next) in w (O, C, kh, kw)."""
+    o_step, c_step = w.strides[0] // 4, w.strides[1] // 4
+    return (c_step, o_step) if transposed else (o_step, c_step)
+
+
+def padded_bias(bias: np.ndarray | None, size: int) -> np.ndarray:
+    """The bias with zeros up to whole tiles."""
+    padded = np.zeros(size, np.float32)
+    if bias is not None:
+        padded[: len(bias)] = bias
+    return padded
+
+
 def convolve(plan: Plan, x: Operand, w: np.ndarray, bias: np.ndarray | None, y: Operand, transposed: bool) -> None:
     """Write the plan's outputs into y.  ``w`` is the group's (O, C, kh, kw); ``transposed`` swaps the roles of O and C."""
-    isa = engine.host_isa()
-    tall = -(-y.channels // isa.width)
-    narrowest = min(job.columns for job in plan.jobs)
-    pixels, vectors = choose_tile(isa, min(narrowest, max(job.columns for job in plan.jobs)), tall)
-    blocks = tall // vectors
-    images = len(x.array)
-    least = -(-2 * threads.get_num_threads() // max(images, 1))
-    strips = _strips(plan, x.channels, isa.width, least)
-    count = -(-max(job.rows for job in plan.jobs) // strips.strip)
-    taps, weights, jobs = _tables(plan, 4 * isa.width, y.array.shape[3])
-    o_step, c_step = w.strides[0] // 4, w.strides[1] // 4
-    lane_step, channel_step = (c_step, o_step) if transposed else (o_step, c_step)
-    filters = memory.empty((len(taps), blocks, x.channels, vectors * isa.width))
-    pack_filters(vectors)(w=w, offsets=weights, packed=filters, taps=len(taps), blocks=blocks, channels=x.channels,
-                          lanes=y.channels, lane_step=lane_step, channel_step=channel_step, w_size=w.size,
-                          alone=filters.size < 1 << 12)
-    padded_bias = np.zeros(blocks * vectors * isa.width, np.float32)
-    if bias is not None:
-        padded_bias[: y.channels] = bias
-    most = threads.get_num_threads()
-    step_h, step_w = plan.out_step
-    direct(pixels, vectors, x.channels % isa.width > 0, y.channels % isa.width > 0)(
-        x=x.array, y=y.array, filters=filters, bias=padded_bias, taps=taps, jobs=jobs,
-        scratch=memory.empty((most, strips.scratch)), images=images, image_size=x.image_size, x_first=4 * x.first,
-        x_pixel=x.pixel_bytes, channels=x.channels, height=plan.height, width=plan.width, top=plan.top, left=plan.left,
-        phases=plan.phases, packed_width=plan.packed_width, row_step=plan.row_step, result_size=y.image_size,
-        y_first=4 * y.first, y_pixel=step_w * y.pixel_bytes, y_row=step_h * plan.out_width * y.pixel_bytes,
-        outputs=y.channels, blocks=blocks, job_count=len(jobs), strips=count, strip=strips.strip,
-        packed_rows=strips.packed_rows, groups=1 if images * count >= most else min(blocks, most),
-        scratch_size=strips.scratch, all_taps=len(taps), threads_most=most)
+    c = _convolution(plan, x.channels, y.channels, len(x.array), filter_steps(w, transposed), w.size, threads.get_num_threads())
+    filters = memory.scratch("filters", c.filters)
+    c.pack(w=w, offsets=c.weights, packed=filters)
+    c.run(x=x.array, y=y.array, filters=filters, bias=padded_bias(bias, c.bias), taps=c.taps, jobs=c.jobs,
+          scratch=memory.scratch("packed", c.scratch))
 
 
 def parts_for(images: int, size: int) -> int:
@@ -220,30 +256,44 @@ def parts_for(images: int, size: int) -> int:
     return 1 << (most.bit_length() - 1)
 
 
-def weight_gradient(plan: Plan, x: Operand, g: Operand, gw: np.ndarray) -> None:
-    """Write gw (O, C, kh, kw) of one group: the plan is the forward one."""
-    isa = engine.host_isa()
-    tall = -(-g.channels // isa.width)
-    taps_at_once, tile_channels, vectors = _gradient_tile(isa, len(plan.jobs[0].taps), gw.shape[3], x.channels, tall)
-    blocks = tall // vectors
-    images, taps_count = len(x.array), len(plan.jobs[0].taps)
-    padded = -(-x.channels // isa.width) * isa.width
-    strips = _strips(plan, x.channels, isa.width, 1)
-    taps, _, _ = _tables(plan, 4 * isa.width, g.array.shape[3])
-    size = taps_count * blocks * padded * vectors * isa.width
+class _WeightGradient(NamedTuple):
+    """What :func:`weight_gradient` works out once per shape."""
+
+    run: Launch
+    unpack: Launch
+    partial: int
+    scratch: int
+    taps: np.ndarray
+
+
+@functools.lru_cache(512)
+def _weight_gradient(plan: Plan, kernel_width: int, x: Channels, g: Channels, images: int, most: int) -> _WeightGradient:
+    isa, (job,) = engine.host_isa(), plan.jobs
+    tall = -(-g.count // isa.width)
+    taps_at_once, tile_channels, vectors = _gradient_tile(isa, len(job.taps), kernel_width, x.count, tall)
+    blocks, padded = tall // vectors, -(-x.count // isa.width) * isa.width
+    strips = _strips(plan, x.count, isa.width, 1)
+    taps, _, _ = _tables(plan, 4 * isa.width, g.of)
+    size = len(taps) * blocks * padded * vectors * isa.width
     parts = parts_for(images, size)
-    partial = memory.empty((parts, size))
-    most = threads.get_num_threads()
-    direct_weight_grad(taps_at_once, tile_channels, vectors, x.channels % isa.width > 0, g.channels % isa.width > 0)(
-        x=x.array, g=g.array, partial=partial, taps=taps, scratch=memory.empty((most, strips.scratch)), images=images,
-        image_size=x.image_size, x_first=4 * x.first, x_pixel=x.pixel_bytes, channels=x.channels, padded=padded,
+    run = direct_weight_grad(taps_at_once, tile_channels, vectors, x.count % isa.width > 0, g.count % isa.width > 0).prepare(
+        images=images, image_size=x.image_size, x_first=4 * x.first, x_pixel=x.pixel_bytes, channels=x.count, padded=padded,
         height=plan.height, width=plan.width, top=plan.top, left=plan.left, phases=plan.phases,
         packed_width=plan.packed_width, row_step=plan.row_step, result_size=g.image_size, g_first=4 * g.first,
-        g_pixel=g.pixel_bytes, outputs=g.channels, blocks=blocks, rows=plan.jobs[0].rows, columns=plan.jobs[0].columns,
-        all_taps=taps_count, parts=parts, strip=strips.strip, packed_rows=strips.packed_rows,
-        groups=1 if parts >= most else min(blocks, most), scratch_size=strips.scratch, threads_most=most)
-    unpack_gradient(vectors)(partial=partial, gw=gw, parts=parts, taps=taps_count, blocks=blocks, padded=padded,
-                             channels=x.channels, lanes=g.channels, alone=gw.size < 1 << 12)
+        g_pixel=g.pixel_bytes, outputs=g.count, blocks=blocks, rows=job.rows, columns=job.columns, all_taps=len(taps),
+        parts=parts, strip=strips.strip, packed_rows=strips.packed_rows, groups=1 if parts >= most else min(blocks, most),
+        scratch_size=strips.scratch, threads_most=most)
+    unpack = unpack_gradient(vectors).prepare(parts=parts, taps=len(taps), blocks=blocks, padded=padded, channels=x.count,
+                                              lanes=g.count)
+    return _WeightGradient(run, unpack, parts * size, most * strips.scratch, taps)
+
+
+def weight_gradient(plan: Plan, x: Operand, g: Operand, gw: np.ndarray) -> None:
+    """Write gw (O, C, kh, kw) of one group: the plan is the forward one."""
+    c = _weight_gradient(plan, gw.shape[3], x.channels, g.channels, len(x.array), threads.get_num_threads())
+    partial = memory.scratch("partial", c.partial)
+    c.run(x=x.array, g=g.array, partial=partial, taps=c.taps, scratch=memory.scratch("packed", c.scratch))
+    c.unpack(partial=partial, gw=gw)
 
 
 def _gradient_tile(isa: ISA, taps: int, kernel_width: int, channels: int, tall: int) -> tuple[int, int, int]:

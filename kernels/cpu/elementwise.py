@@ -1,6 +1,7 @@
 """Elementwise operations on arrays that are dense in one order of memory: one pass, on all threads."""
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,7 @@ from minidl.kernels.cpu import layout
 from minidl.kernels.cpu.dispatch import takes_pair, takes_relu, vector
 from minidl.kernels.cpu.emit import Int, Kernel, Vector
 from minidl.kernels.cpu.engine import ISA
-from minidl.kernels.cpu.launch import Program, program
+from minidl.kernels.cpu.launch import Launch, Program, program
 
 _PIECE = 1 << 12                                     # elements of a task: one page of memory, four times
 
@@ -59,7 +60,12 @@ def add_kernel(isa: ISA) -> Kernel:
     return _elementwise(isa, "add", ("a", "b"), lambda k, a, b: a + b)
 
 
-def _run(kernel: Program, names: tuple[str, ...], *arrays: Any) -> Any:
+@functools.lru_cache(512)
+def _launch(build: Callable[[], Program], n: int) -> Launch:
+    return build().prepare(n=n)
+
+
+def _run(kernel: Callable[[], Program], names: tuple[str, ...], *arrays: Any) -> Any:
     """Apply a kernel to arrays of one shape; the result has the memory order of the last."""
     order = layout.flat(*arrays)
     if order is None:                                # mixed orders: bring all to the last one's
@@ -70,20 +76,20 @@ def _run(kernel: Program, names: tuple[str, ...], *arrays: Any) -> Any:
         order = list(arrays)
     y = layout.like(arrays[-1])
     (target,) = layout.flat(y) or [y]
-    kernel(**dict(zip(names, order, strict=True)), y=target, n=y.size)
+    _launch(kernel, y.size)(**dict(zip(names, order, strict=True)), y=target)
     return y
 
 
 @vector("relu", takes_relu)
 def relu(x: Any) -> Any:
-    return _run(relu_kernel(), ("x",), x)
+    return _run(relu_kernel, ("x",), x)
 
 
 @vector("relu_grad", takes_pair)
 def relu_grad(gy: Any, y: Any) -> Any:
-    return _run(relu_grad_kernel(), ("g", "of"), gy, y)
+    return _run(relu_grad_kernel, ("g", "of"), gy, y)
 
 
 @vector("add", takes_pair)
 def add(a: Any, b: Any) -> Any:
-    return _run(add_kernel(), ("a", "b"), a, b)
+    return _run(add_kernel, ("a", "b"), a, b)

@@ -28,10 +28,12 @@ class Program:
 
     def __init__(self, kernel: Kernel) -> None:
         self.kernel, self.name = kernel, kernel.name
-        self.parameters = tuple(kernel.parameters)
-        self._pointers = [(name, factors, _DTYPES[element]) for name, (factors, element) in kernel.sizes.items()]
-        self._slots = ctypes.c_int64 * len(self.parameters)
-        self._address = engine.load(kernel.text(), kernel.name)[0]
+        self.address = engine.load(kernel.text(), kernel.name)[0]
+        self.slots = ctypes.c_int64 * len(kernel.parameters)
+
+    def prepare(self, **integers: int) -> Launch:
+        """The kernel with its integers given; what remains are the arrays."""
+        return Launch(self, integers)
 
     def __call__(self, *, alone: bool = False, **values: Any) -> None:
         """Run on all threads, or (``alone``, for little work) on this one.
@@ -39,21 +41,46 @@ class Program:
         Raises:
             LaunchError: an array of the wrong dtype or order, or too small.
         """
-        for name, factors, dtype in self._pointers:
-            array = values[name]
+        pointers = self.kernel.sizes
+        launch = Launch(self, {name: value for name, value in values.items() if name not in pointers}, alone)
+        launch(**{name: value for name, value in values.items() if name in pointers})
+
+
+class Launch:
+    """A program with its integers: what a shape needs to know is worked out once, and a call only checks and fills in arrays."""
+
+    __slots__ = ("_program", "_template", "_pointers", "_alone")
+
+    def __init__(self, program: Program, integers: dict[str, int], alone: bool = False) -> None:
+        kernel = program.kernel
+        self._program, self._alone = program, alone
+        self._template = bytes(program.slots(*[integers[name] if name not in kernel.sizes else 0 for name in kernel.parameters]))
+        self._pointers = [(kernel.parameters.index(name), name, _product(factors, integers), _DTYPES[element])
+                          for name, (factors, element) in kernel.sizes.items()]
+
+    def __call__(self, **arrays: np.ndarray) -> None:
+        """Run on these arrays.
+
+        Raises:
+            LaunchError: an array of the wrong dtype or order, or too small.
+        """
+        program = self._program
+        slots = program.slots.from_buffer_copy(self._template)
+        for index, name, needed, dtype in self._pointers:
+            array = arrays[name]
             if array.dtype != dtype or not array.flags.c_contiguous:
-                raise LaunchError(f"kernel {self.name}: {name} must be C-contiguous {dtype}, found {array.dtype} with strides "
+                raise LaunchError(f"kernel {program.name}: {name} must be C-contiguous {dtype}, found {array.dtype} with strides "
                                   f"{array.strides} for shape {array.shape}")
-            if array.size < (needed := _product(factors, values)):
-                raise LaunchError(f"kernel {self.name}: {name} has {array.size} elements, the kernel touches {needed}")
-        slots = self._slots(*[v if type(v := values[name]) is int else v.ctypes.data for name in self.parameters])
-        threads.run(self._address, ctypes.addressof(slots), alone)
+            if array.size < needed:
+                raise LaunchError(f"kernel {program.name}: {name} has {array.size} elements, the kernel touches {needed}")
+            slots[index] = array.ctypes.data
+        threads.run(program.address, ctypes.addressof(slots), self._alone)
 
 
-def _product(factors: Any, values: dict[str, Any]) -> int:
+def _product(factors: Any, integers: dict[str, int]) -> int:
     total = 1
     for factor in factors:
-        total *= values[factor] if type(factor) is str else factor if type(factor) is int else factor(values)
+        total *= integers[factor] if type(factor) is str else factor if type(factor) is int else factor(integers)
     return total
 
 
@@ -71,4 +98,4 @@ def program(build: Callable[..., Kernel]) -> Callable[..., Program]:
 
 programs: dict[str, Callable[..., Kernel]] = {}      # every builder by name, for the tools that list and show kernels
 
-__all__ = ["LaunchError", "Program", "Size", "program", "programs"]
+__all__ = ["Launch", "LaunchError", "Program", "Size", "program", "programs"]

@@ -42,8 +42,7 @@ class _Arena:
                 return waiting.pop()
         return np.empty(size + _ALIGNMENT, np.uint8)
 
-    def give_back(self, buffer: np.ndarray) -> None:
-        size = buffer.size - _ALIGNMENT
+    def give_back(self, size: int, buffer: np.ndarray) -> None:
         with self._lock:
             self._free.setdefault(size, []).append(buffer)
             self._free.move_to_end(size)
@@ -68,17 +67,18 @@ arena = _Arena(LIMIT)
 class _Lease:
     """A buffer in use: what the array made of it has as its base."""
 
-    __slots__ = ("__array_interface__", "_buffer")
+    __slots__ = ("__array_interface__", "_buffer", "_size")
 
     def __init__(self, shape: tuple[int, ...], dtype: np.dtype, size: int) -> None:
-        self._buffer = arena.take(arena.round_up(size))
+        self._size = arena.round_up(size)
+        self._buffer = arena.take(self._size)
         address = self._buffer.ctypes.data
         self.__array_interface__: dict[str, Any] = {
             "data": (address + -address % _ALIGNMENT, False), "shape": shape, "typestr": dtype.str, "version": 3}
 
     def __del__(self) -> None:
         if arena is not None:                        # modules are emptied when the interpreter goes
-            arena.give_back(self._buffer)
+            arena.give_back(self._size, self._buffer)
 
 
 _FLOAT32 = np.dtype(np.float32)
@@ -97,3 +97,22 @@ def empty(shape: tuple[int, ...], dtype: np.dtype = _FLOAT32) -> np.ndarray:
 def owned(shape: tuple[int, ...], dtype: np.dtype = _FLOAT32) -> np.ndarray:
     """As :func:`empty`, for results that their user keeps, such as the gradient of a parameter: its memory is its own."""
     return np.empty(shape, dtype)
+
+
+class _Scratch(threading.local):
+    """Working memory of the launches of one thread, by what it is for."""
+
+    def __init__(self) -> None:
+        self.buffers: dict[str, np.ndarray] = {}
+
+
+_scratch = _Scratch()
+
+
+def scratch(name: str, size: int) -> np.ndarray:
+    """At least ``size`` floats that nobody needs after the next launch: the same ones for every caller who says ``name``."""
+    buffer = _scratch.buffers.get(name)
+    if buffer is None or buffer.size < size:
+        _scratch.buffers.pop(name, None)
+        buffer = _scratch.buffers[name] = np.asarray(_Lease((size,), _FLOAT32, 4 * size))
+    return buffer

@@ -6,6 +6,7 @@ shift (the chunk's first row) so that a large mean costs no digits; chunks are c
 """
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import numpy as np
 from minidl.kernels.cpu import memory
 from minidl.kernels.cpu.emit import Int, Kernel, Pointer, Vector
 from minidl.kernels.cpu.engine import ISA
-from minidl.kernels.cpu.launch import program
+from minidl.kernels.cpu.launch import Launch, program
 
 CHUNK = 512
 _UNROLL = 4                                          # independent chains of sums, to hide the latency of an addition
@@ -148,6 +149,11 @@ def affine_grad(isa: ISA, ragged: bool) -> Kernel:
 
 
 # ------------------------------------------------------------------------------------------------------------ launch code
+@functools.lru_cache(512)
+def _launch(build: Any, ragged: bool, rows: int, channels: int) -> Launch:
+    return build(ragged).prepare(rows=rows, channels=channels, chunk=CHUNK, chunks=-(-rows // CHUNK))
+
+
 class Rows:
     """A C-contiguous (..., C) array as rows, cut into chunks."""
 
@@ -155,13 +161,12 @@ class Rows:
         self.x, self.channels = x, x.shape[-1]
         self.rows = x.size // max(self.channels, 1)
         self.chunks = -(-self.rows // CHUNK)
-        self.ragged = self.channels % width > 0
-        self.sizes = {"rows": self.rows, "channels": self.channels, "chunk": CHUNK, "chunks": self.chunks}
+        self._shape = self.channels % width > 0, self.rows, self.channels
 
     def mean_and_variance(self) -> tuple[np.ndarray, np.ndarray]:
         """Per channel, float64; the variance divides by the number of rows."""
         out = memory.empty((self.chunks, 3, self.channels))
-        moments(self.ragged)(x=self.x, out=out, **self.sizes)
+        _launch(moments, *self._shape)(x=self.x, out=out)
         shift, total, squares = out.astype(np.float64).transpose(1, 0, 2)
         counts = np.full((self.chunks, 1), float(CHUNK))
         counts[-1] = self.rows - (self.chunks - 1) * CHUNK
@@ -174,20 +179,20 @@ class Rows:
     def gradient_sums(self, g: np.ndarray, mean: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(sum of g, sum of g * (x - mean)) per channel, float64."""
         out = memory.empty((self.chunks, 2, self.channels))
-        gradient_sums(self.ragged)(g=g, x=self.x, mean=mean, out=out, **self.sizes)
+        _launch(gradient_sums, *self._shape)(g=g, x=self.x, mean=mean, out=out)
         sums = out.sum(axis=0, dtype=np.float64)
         return sums[0], sums[1]
 
     def affine(self, centre: Any, scale: Any, shift: Any) -> np.ndarray:
         """(x - centre) * scale + shift."""
         y = memory.empty(self.x.shape)
-        affine(self.ragged)(x=self.x, y=y, coefficients=self._stack(centre, scale, shift), **self.sizes)
+        _launch(affine, *self._shape)(x=self.x, y=y, coefficients=self._stack(centre, scale, shift))
         return y
 
     def affine_grad(self, g: np.ndarray, centre: Any, by_x: Any, constant: Any, scale: Any) -> np.ndarray:
         """g * scale + (x - centre) * by_x + constant."""
         gx = memory.empty(self.x.shape)
-        affine_grad(self.ragged)(g=g, x=self.x, gx=gx, coefficients=self._stack(centre, by_x, constant, scale), **self.sizes)
+        _launch(affine_grad, *self._shape)(g=g, x=self.x, gx=gx, coefficients=self._stack(centre, by_x, constant, scale))
         return gx
 
     def _stack(self, *vectors: Any) -> np.ndarray:

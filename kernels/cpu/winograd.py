@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minidl.kernels.cpu import engine, memory, threads
-from minidl.kernels.cpu.direct import Operand, parts_for
+from minidl.kernels.cpu.direct import Channels, Operand, filter_steps, padded_bias, parts_for
 from minidl.kernels.cpu.emit import Int, Kernel, Pointer, Vector
 from minidl.kernels.cpu.engine import ISA
-from minidl.kernels.cpu.launch import program
+from minidl.kernels.cpu.launch import Launch, program
 from minidl.kernels.cpu.packing import pack_filters, pack_rows, unpack_gradient, zero
 from minidl.kernels.cpu.tiles import accumulate, accumulators, choose_tile, correlate
 from minidl.kernels.cpu.transforms import BY_OUTPUTS, load_square, store_square, two_dimensional
@@ -249,61 +249,91 @@ def _strips(shape: Shape, m: int, images: int, in_channels: int, out_channels: i
     return _Strips(rows, columns, unit, strip, tiles, packed, -(-scratch // 16) * 16)
 
 
-def _taps(transposed: bool) -> np.ndarray:
-    return _TURNED if transposed else _STRAIGHT
-
-
-_STRAIGHT = np.arange(9, dtype=np.int64)
+_STRAIGHT = np.arange(9, dtype=np.int64)             # the taps in order, and turned by 180 degrees
 _TURNED = _STRAIGHT[::-1].copy()
+
+
+class _Convolution(NamedTuple):
+    """What :func:`convolve` works out once per shape."""
+
+    pack: Launch
+    transform: Launch
+    run: Launch
+    packed: int
+    filters: int
+    bias: int
+    scratch: int
+
+
+@functools.lru_cache(512)
+def _convolution(shape: Shape, m: int, x: Channels, y: Channels, images: int, steps: tuple[int, int], w_size: int,
+                 most: int) -> _Convolution:
+    isa = engine.host_isa()
+    tall = -(-y.count // isa.width)
+    strips = _strips(shape, m, images, -(-x.count // isa.width) * isa.width, tall * isa.width, 16, 2 * most)
+    pixels, vectors = choose_tile(isa, max(8, strips.unit * strips.strip * strips.tile_columns), tall)
+    blocks, wide = tall // vectors, vectors * isa.width
+    pack = pack_filters(vectors).prepare(taps=9, blocks=blocks, channels=x.count, lanes=y.count, lane_step=steps[0],
+                                         channel_step=steps[1], w_size=w_size)
+    transform = winograd_filters(m, vectors).prepare(rows=blocks * x.count)
+    run = winograd(m, pixels, vectors, x.count % isa.width > 0, y.count % isa.width > 0).prepare(
+        images=images, image_size=x.image_size, x_first=4 * x.first, x_pixel=x.pixel_bytes, channels=x.count,
+        height=shape.height, width=shape.width, top=shape.top, left=shape.left, result_size=y.image_size,
+        y_first=4 * y.first, y_pixel=y.pixel_bytes, out_height=shape.out_height, out_width=shape.out_width, lanes=y.count,
+        blocks=blocks, unit=strips.unit, strip=strips.strip, tile_rows=strips.tile_rows, tile_columns=strips.tile_columns,
+        most_tiles=strips.most_tiles, packed_size=strips.packed, scratch_size=strips.scratch, threads_most=most)
+    size = blocks * x.count * wide
+    return _Convolution(pack, transform, run, 9 * size, (m + 2) ** 2 * size, blocks * wide, most * strips.scratch)
 
 
 def convolve(shape: Shape, m: int, x: Operand, w: np.ndarray, bias: np.ndarray | None, y: Operand, transposed: bool) -> None:
     """Write the convolution of x into y.  ``w`` is the group's (O, C, 3, 3); ``transposed`` swaps the roles of O and C."""
-    isa, most = engine.host_isa(), threads.get_num_threads()
-    tall = -(-y.channels // isa.width)
-    in_padded, out_padded, images = -(-x.channels // isa.width) * isa.width, tall * isa.width, len(x.array)
-    strips = _strips(shape, m, images, in_padded, out_padded, 16, 2 * most)
-    pixels, vectors = choose_tile(isa, max(8, strips.unit * strips.strip * strips.tile_columns), tall)
-    blocks = tall // vectors
-    o_step, c_step = w.strides[0] // 4, w.strides[1] // 4
-    lane_step, channel_step = (c_step, o_step) if transposed else (o_step, c_step)
-    packed = memory.empty((9, blocks * x.channels, vectors * isa.width))
-    pack_filters(vectors)(w=w, offsets=_taps(transposed), packed=packed, taps=9, blocks=blocks, channels=x.channels,
-                          lanes=y.channels, lane_step=lane_step, channel_step=channel_step, w_size=w.size)
-    filters = memory.empty(((m + 2) ** 2, blocks * x.channels, vectors * isa.width))
-    winograd_filters(m, vectors)(packed=packed, transformed=filters, rows=blocks * x.channels)
-    padded_bias = np.zeros(out_padded, np.float32)
-    if bias is not None:
-        padded_bias[: y.channels] = bias
-    winograd(m, pixels, vectors, x.channels % isa.width > 0, y.channels % isa.width > 0)(
-        x=x.array, y=y.array, filters=filters, bias=padded_bias, scratch=memory.empty((most, strips.scratch)), images=images,
-        image_size=x.image_size, x_first=4 * x.first, x_pixel=x.pixel_bytes, channels=x.channels, height=shape.height,
-        width=shape.width, top=shape.top, left=shape.left, result_size=y.image_size, y_first=4 * y.first,
-        y_pixel=y.pixel_bytes, out_height=shape.out_height, out_width=shape.out_width, lanes=y.channels, blocks=blocks,
-        unit=strips.unit, strip=strips.strip, tile_rows=strips.tile_rows, tile_columns=strips.tile_columns,
-        most_tiles=strips.most_tiles, packed_size=strips.packed, scratch_size=strips.scratch, threads_most=most)
+    c = _convolution(shape, m, x.channels, y.channels, len(x.array), filter_steps(w, transposed), w.size,
+                     threads.get_num_threads())
+    packed, filters = memory.scratch("filters", c.packed), memory.scratch("transformed", c.filters)
+    c.pack(w=w, offsets=_TURNED if transposed else _STRAIGHT, packed=packed)
+    c.transform(packed=packed, transformed=filters)
+    c.run(x=x.array, y=y.array, filters=filters, bias=padded_bias(bias, c.bias), scratch=memory.scratch("packed", c.scratch))
 
 
-def weight_gradient(shape: Shape, m: int, x: Operand, g: Operand, gw: np.ndarray) -> None:
-    """Write gw (O, C, 3, 3) of one group."""
-    isa, most = engine.host_isa(), threads.get_num_threads()
-    tall = -(-g.channels // isa.width)
-    padded, images = -(-x.channels // isa.width) * isa.width, len(x.array)
+class _WeightGradient(NamedTuple):
+    """What :func:`weight_gradient` works out once per shape."""
+
+    run: Launch
+    transform: Launch
+    unpack: Launch
+    partial: int
+    packed: int
+    scratch: int
+
+
+@functools.lru_cache(512)
+def _weight_gradient(shape: Shape, m: int, x: Channels, g: Channels, images: int, most: int) -> _WeightGradient:
+    isa = engine.host_isa()
+    tall, padded = -(-g.count // isa.width), -(-x.count // isa.width) * isa.width
     vectors = 2 if tall % 2 == 0 else 1
     tile_channels = max(n for n in (1, 2, 4, 8, 16) if n <= min(isa.width, accumulators(isa) // vectors))
     blocks, planes = tall // vectors, (m + 2) ** 2
     size = planes * blocks * padded * vectors * isa.width
     parts = parts_for(images, size)
     strips = _strips(shape, m, images, padded, tall * isa.width, 1, parts)
-    partial = memory.empty((parts, size))
-    winograd_weight_grad(m, tile_channels, vectors, x.channels % isa.width > 0, g.channels % isa.width > 0)(
-        x=x.array, g=g.array, partial=partial, scratch=memory.empty((most, strips.scratch)), images=images,
-        image_size=x.image_size, x_first=4 * x.first, x_pixel=x.pixel_bytes, channels=x.channels, padded=padded,
-        height=shape.height, width=shape.width, top=shape.top, left=shape.left, result_size=g.image_size, g_first=4 * g.first,
-        g_pixel=g.pixel_bytes, out_height=shape.out_height, out_width=shape.out_width, lanes=g.channels, blocks=blocks,
-        parts=parts, unit=strips.unit, strip=strips.strip, tile_rows=strips.tile_rows, tile_columns=strips.tile_columns,
-        most_tiles=strips.most_tiles, packed_size=strips.packed, scratch_size=strips.scratch, threads_most=most)
-    packed = memory.empty((9, blocks, padded, vectors * isa.width))
-    winograd_filter_grad(m, vectors)(partial=partial, packed=packed, parts=parts, rows=blocks * padded)
-    unpack_gradient(vectors)(partial=packed, gw=gw, parts=1, taps=9, blocks=blocks, padded=padded, channels=x.channels,
-                             lanes=g.channels)
+    run = winograd_weight_grad(m, tile_channels, vectors, x.count % isa.width > 0, g.count % isa.width > 0).prepare(
+        images=images, image_size=x.image_size, x_first=4 * x.first, x_pixel=x.pixel_bytes, channels=x.count, padded=padded,
+        height=shape.height, width=shape.width, top=shape.top, left=shape.left, result_size=g.image_size,
+        g_first=4 * g.first, g_pixel=g.pixel_bytes, out_height=shape.out_height, out_width=shape.out_width, lanes=g.count,
+        blocks=blocks, parts=parts, unit=strips.unit, strip=strips.strip, tile_rows=strips.tile_rows,
+        tile_columns=strips.tile_columns, most_tiles=strips.most_tiles, packed_size=strips.packed,
+        scratch_size=strips.scratch, threads_most=most)
+    transform = winograd_filter_grad(m, vectors).prepare(parts=parts, rows=blocks * padded)
+    unpack = unpack_gradient(vectors).prepare(parts=1, taps=9, blocks=blocks, padded=padded, channels=x.count, lanes=g.count)
+    return _WeightGradient(run, transform, unpack, parts * size, 9 * blocks * padded * vectors * isa.width,
+                           most * strips.scratch)
+
+
+def weight_gradient(shape: Shape, m: int, x: Operand, g: Operand, gw: np.ndarray) -> None:
+    """Write gw (O, C, 3, 3) of one group."""
+    c = _weight_gradient(shape, m, x.channels, g.channels, len(x.array), threads.get_num_threads())
+    partial, packed = memory.scratch("partial", c.partial), memory.scratch("filters", c.packed)
+    c.run(x=x.array, g=g.array, partial=partial, scratch=memory.scratch("packed", c.scratch))
+    c.transform(partial=partial, packed=packed)
+    c.unpack(partial=packed, gw=gw)

@@ -20,7 +20,7 @@ from minidl.kernels import lookup
 warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"minidl\.(backend|kernels)")
 
 
-LARGE = 1 << 15                                      # elements from which looking up a kernel pays for an elementwise operation
+LARGE = 1 << 16                                      # elements from which looking up a kernel pays for an elementwise operation
 
 
 class CPU(Backend):

@@ -21,6 +21,7 @@ def guard_bands(patch):
 
     patch.setattr(memory, "empty", empty)
     patch.setattr(memory, "owned", empty)
+    patch.setattr(memory, "scratch", lambda name, size: empty((size,)))
 
     def check():
         assert rooms, "nothing was allocated: the kernels did not run"
