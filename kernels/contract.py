@@ -35,7 +35,7 @@ SUMS = {
 }
 CONVOLUTIONS = {
     "float16": SUMS["float16"],
-    "float32": Tolerance(4e-5, 4e-5, "as sums; Winograd's transforms (precision \"fast\") multiply by up to 8 and lose two to three bits"),
+    "float32": Tolerance(4e-5, 4e-5, "as sums; Winograd's transforms (\"fast\") lose two to three bits"),
     "float64": SUMS["float64"],
 }
 POINTWISE = {

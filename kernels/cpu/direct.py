@@ -87,7 +87,9 @@ def store_tile(k: Kernel, vectors: int, sums: list[Any], target: Pointer, pixel:
 
 
 @program
-def direct_weight_grad(isa: ISA, taps_at_once: int, tile_channels: int, vectors: int, ragged_in: bool, ragged_out: bool) -> Kernel:
+def direct_weight_grad(
+    isa: ISA, taps_at_once: int, tile_channels: int, vectors: int, ragged_in: bool, ragged_out: bool
+) -> Kernel:
     """partial[part][tap][block][c][lane] = sum over the part's images and pixels of x[pixel + tap][c] * gy[pixel][lane]."""
     name = f"direct_weight_grad_{taps_at_once}x{tile_channels}x{vectors}" + "_in" * ragged_in + "_out" * ragged_out
     k = Kernel(name, isa.width)
@@ -135,7 +137,7 @@ class Channels(NamedTuple):
     """Some channels of an array (N, H, W, all channels): one group's."""
 
     first: int
-    count: int
+    size: int
     of: int
     image_size: int
 
@@ -181,7 +183,9 @@ def _strips(plan: Plan, channels: int, width: int, least: int) -> _Strips:
 def _tables(plan: Plan, vector_bytes: int, columns: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(byte offsets of the taps in the packed strip, offsets of the weights in a filter, the jobs)."""
     line = plan.phases * plan.packed_width
-    taps, weights, jobs = [], [], []
+    taps: list[int] = []
+    weights: list[int] = []
+    jobs: list[tuple[int, ...]] = []
     for job in plan.jobs:
         first = 4 * columns * (job.first[0] * plan.out_width + job.first[1])
         jobs.append((len(job.taps), len(taps), job.rows, job.columns, first, 0))
@@ -204,27 +208,29 @@ class _Convolution(NamedTuple):
 
 
 @functools.lru_cache(512)
-def _convolution(plan: Plan, x: Channels, y: Channels, images: int, steps: tuple[int, int], w_size: int, most: int) -> _Convolution:
+def _convolution(
+    plan: Plan, x: Channels, y: Channels, images: int, steps: tuple[int, int], w_size: int, most: int
+) -> _Convolution:
     """``steps``: floats of w from one output lane to the next, and from one summed channel to the next."""
     isa = engine.host_isa()
-    tall = -(-y.count // isa.width)
+    tall = -(-y.size // isa.width)
     pixels, vectors = choose_tile(isa, min(job.columns for job in plan.jobs), tall)
     blocks, wide = tall // vectors, vectors * isa.width
-    strips = _strips(plan, x.count, isa.width, -(-2 * most // images))
+    strips = _strips(plan, x.size, isa.width, -(-2 * most // images))
     count = -(-max(job.rows for job in plan.jobs) // strips.strip)
     taps, weights, jobs = _tables(plan, 4 * isa.width, y.of)
-    pack = pack_filters(vectors).prepare(taps=len(taps), blocks=blocks, channels=x.count, lanes=y.count, lane_step=steps[0],
+    pack = pack_filters(vectors).prepare(taps=len(taps), blocks=blocks, channels=x.size, lanes=y.size, lane_step=steps[0],
                                          channel_step=steps[1], w_size=w_size)
     step_h, step_w = plan.out_step
-    run = direct(pixels, vectors, x.count % isa.width > 0, y.count % isa.width > 0).prepare(
-        images=images, image_size=x.image_size, x_first=4 * x.first, x_pixel=x.pixel_bytes, channels=x.count,
+    run = direct(pixels, vectors, x.size % isa.width > 0, y.size % isa.width > 0).prepare(
+        images=images, image_size=x.image_size, x_first=4 * x.first, x_pixel=x.pixel_bytes, channels=x.size,
         height=plan.height, width=plan.width, top=plan.top, left=plan.left, phases=plan.phases,
         packed_width=plan.packed_width, row_step=plan.row_step, result_size=y.image_size, y_first=4 * y.first,
-        y_pixel=step_w * y.pixel_bytes, y_row=step_h * plan.out_width * y.pixel_bytes, outputs=y.count, blocks=blocks,
+        y_pixel=step_w * y.pixel_bytes, y_row=step_h * plan.out_width * y.pixel_bytes, outputs=y.size, blocks=blocks,
         job_count=len(jobs), strips=count, strip=strips.strip, packed_rows=strips.packed_rows,
         groups=1 if images * count >= most else min(blocks, most), scratch_size=strips.scratch, all_taps=len(taps),
         threads_most=most)
-    return _Convolution(pack, run, len(taps) * blocks * x.count * wide, blocks * wide, most * strips.scratch, taps, weights, jobs)
+    return _Convolution(pack, run, len(taps) * blocks * x.size * wide, blocks * wide, most * strips.scratch, taps, weights, jobs)
 
 
 def filter_steps(w: np.ndarray, transposed: bool) -> tuple[int, int]:
@@ -269,22 +275,22 @@ class _WeightGradient(NamedTuple):
 @functools.lru_cache(512)
 def _weight_gradient(plan: Plan, kernel_width: int, x: Channels, g: Channels, images: int, most: int) -> _WeightGradient:
     isa, (job,) = engine.host_isa(), plan.jobs
-    tall = -(-g.count // isa.width)
-    taps_at_once, tile_channels, vectors = _gradient_tile(isa, len(job.taps), kernel_width, x.count, tall)
-    blocks, padded = tall // vectors, -(-x.count // isa.width) * isa.width
-    strips = _strips(plan, x.count, isa.width, 1)
+    tall = -(-g.size // isa.width)
+    taps_at_once, tile_channels, vectors = _gradient_tile(isa, len(job.taps), kernel_width, x.size, tall)
+    blocks, padded = tall // vectors, -(-x.size // isa.width) * isa.width
+    strips = _strips(plan, x.size, isa.width, 1)
     taps, _, _ = _tables(plan, 4 * isa.width, g.of)
     size = len(taps) * blocks * padded * vectors * isa.width
     parts = parts_for(images, size)
-    run = direct_weight_grad(taps_at_once, tile_channels, vectors, x.count % isa.width > 0, g.count % isa.width > 0).prepare(
-        images=images, image_size=x.image_size, x_first=4 * x.first, x_pixel=x.pixel_bytes, channels=x.count, padded=padded,
+    run = direct_weight_grad(taps_at_once, tile_channels, vectors, x.size % isa.width > 0, g.size % isa.width > 0).prepare(
+        images=images, image_size=x.image_size, x_first=4 * x.first, x_pixel=x.pixel_bytes, channels=x.size, padded=padded,
         height=plan.height, width=plan.width, top=plan.top, left=plan.left, phases=plan.phases,
         packed_width=plan.packed_width, row_step=plan.row_step, result_size=g.image_size, g_first=4 * g.first,
-        g_pixel=g.pixel_bytes, outputs=g.count, blocks=blocks, rows=job.rows, columns=job.columns, all_taps=len(taps),
+        g_pixel=g.pixel_bytes, outputs=g.size, blocks=blocks, rows=job.rows, columns=job.columns, all_taps=len(taps),
         parts=parts, strip=strips.strip, packed_rows=strips.packed_rows, groups=1 if parts >= most else min(blocks, most),
         scratch_size=strips.scratch, threads_most=most)
-    unpack = unpack_gradient(vectors).prepare(parts=parts, taps=len(taps), blocks=blocks, padded=padded, channels=x.count,
-                                              lanes=g.count)
+    unpack = unpack_gradient(vectors).prepare(parts=parts, taps=len(taps), blocks=blocks, padded=padded, channels=x.size,
+                                              lanes=g.size)
     return _WeightGradient(run, unpack, parts * size, most * strips.scratch, taps)
 
 

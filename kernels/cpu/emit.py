@@ -31,7 +31,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar, Union
+from typing import Any, TypeVar
 
 ELEMENTS = {"float": 4, "double": 8, "i32": 4, "i64": 8}   # element types of vectors and their sizes in bytes
 
@@ -126,7 +126,8 @@ class Pointer(Value):
     def __add__(self, offset: Number) -> Pointer:
         if _is(offset, 0):
             return self
-        return self.kernel._make(Pointer, "ptr", f"getelementptr i8, ptr {self.name}, i64 {self.kernel._operand(offset, 'pointer +')}")
+        distance = self.kernel._operand(offset, "pointer +")
+        return self.kernel._make(Pointer, "ptr", f"getelementptr i8, ptr {self.kernel._use(self)}, i64 {distance}")
 
     __radd__ = __add__
 
@@ -164,8 +165,8 @@ class Vector(Value):
         return self.kernel._lanes("oeq", "eq", self, other)
 
 
-Number = Union[Int, int]
-Size = Union[str, int, Callable[[dict[str, int]], int]]
+Number = Int | int
+Size = str | int | Callable[[dict[str, int]], int]
 V = TypeVar("V", bound=Value)
 State = TypeVar("State", bound=Sequence[Any])
 
@@ -248,7 +249,7 @@ class Kernel:
         """The larger of two integers."""
         return self.select(self._compare("sgt", a, b), a, b)
 
-    def ceil_div(self, a: Number, b: Number) -> Any:
+    def ceil_div(self, a: Any, b: Any) -> Any:
         """a / b rounded up, for numbers that are not negative; a Python int if both are."""
         return (a + (b - 1)) // b
 
@@ -277,8 +278,8 @@ class Kernel:
             return self._vector(element, f"load {vector}, ptr {self._use(address)}, align {ELEMENTS[element]}")
         name = f"llvm.masked.load.v{self.width}{_SUFFIX[element]}.p0"
         self._declarations[name] = f"declare {vector} @{name}(ptr, i32, <{self.width} x i1>, {vector})"
-        arguments = f"{self._typed(address)}, i32 {ELEMENTS[element]}, {self._typed(_of(Mask, mask, 'load'))}, {vector} zeroinitializer"
-        return self._vector(element, f"call {vector} @{name}({arguments})")
+        where = f"{self._typed(address)}, i32 {ELEMENTS[element]}, {self._typed(_of(Mask, mask, 'load'))}"
+        return self._vector(element, f"call {vector} @{name}({where}, {vector} zeroinitializer)")
 
     def store(self, value: Vector, address: Pointer, mask: Mask | None = None) -> None:
         """Write a vector to ``address``; lanes that ``mask`` leaves out are not touched."""
@@ -407,7 +408,8 @@ class Kernel:
         ended = self._block
         self._lines[head] = f"{i} = phi i64 [ 0, %{before} ], [ {following}, %{ended} ]"
         for k, value in enumerate(current, 1):
-            self._lines[head + k] = f"{value.name} = phi {value.type} [ {initial[k - 1]}, %{before} ], [ {final[k - 1]}, %{ended} ]"
+            origins = f"[ {initial[k - 1]}, %{before} ], [ {final[k - 1]}, %{ended} ]"
+            self._lines[head + k] = f"{value.name} = phi {value.type} {origins}"
         self._line(f"{following} = add nsw i64 {i}, 1")
         self._line(f"{(more := self._temporary())} = icmp slt i64 {following}, {stop}")
         self._line(f"br i1 {more}, label %{inside}, label %{after}")

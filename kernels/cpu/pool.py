@@ -15,7 +15,7 @@ from minidl.kernels.cpu import memory
 from minidl.kernels.cpu.dispatch import takes_avg_pool, takes_avg_pool_grad, takes_max_pool, takes_max_pool_grad, vector
 from minidl.kernels.cpu.emit import Int, Kernel, Number, Pointer
 from minidl.kernels.cpu.engine import ISA, host_isa
-from minidl.kernels.cpu.launch import program
+from minidl.kernels.cpu.launch import Launch, program
 from minidl.kernels.cpu.layout import channels_first, channels_last
 from minidl.kernels.plain.pool import divisor
 
@@ -32,10 +32,11 @@ class _Sizes:
          self.left, self.dilation_h, self.dilation_w, self.out_h, self.out_w) = k.integers(*_GEOMETRY)
 
 
-def _parameters(geom: Any, images: int) -> dict[str, int]:
+@functools.lru_cache(256)
+def _launch(build: Any, geom: Any, images: int) -> Launch:
     (sh, sw), (top, _, left, _), (dh, dw) = geom.stride, geom.padding, geom.dilation
     values = (images, geom.C, geom.H, geom.W, geom.kh, geom.kw, sh, sw, top, left, dh, dw, geom.out_h, geom.out_w)
-    return dict(zip(_GEOMETRY, values, strict=True))
+    return build(geom.C % host_isa().width > 0).prepare(**dict(zip(_GEOMETRY, values, strict=True)))
 
 
 def _inside(k: Kernel, at: Int, stride: Int, before: Int, dilation: Int, window: Int, size: Int) -> tuple[Int, Int]:
@@ -181,10 +182,6 @@ def _gather(k: Kernel, s: _Sizes, gx: Pointer, owed: Any, ragged: bool) -> None:
             k.store(total, gx + ((task * s.width + column) * s.channels + block * k.width) * 4, mask)
 
 
-def _ragged(geom: Any) -> bool:
-    return geom.C % host_isa().width > 0
-
-
 @functools.lru_cache(64)
 def _divisors(geom: Any, count_include_pad: bool) -> np.ndarray:
     return divisor(np, geom, count_include_pad, np.dtype(np.float32))
@@ -194,7 +191,7 @@ def _divisors(geom: Any, count_include_pad: bool) -> np.ndarray:
 def max_pool2d(x: Any, geom: Any) -> Any:
     shape = (len(x), geom.out_h, geom.out_w, geom.C)
     y, indices = memory.empty(shape), memory.empty(shape, _INT64)
-    max_pool(_ragged(geom))(x=channels_last(x), y=y, indices=indices, **_parameters(geom, len(x)))
+    _launch(max_pool, geom, len(x))(x=channels_last(x), y=y, indices=indices)
     return channels_first(y), channels_first(indices)
 
 
@@ -202,20 +199,19 @@ def max_pool2d(x: Any, geom: Any) -> Any:
 def max_pool2d_grad(gy: Any, indices: Any, geom: Any) -> Any:
     gx = memory.empty((len(gy), geom.H, geom.W, geom.C))
     winners = np.ascontiguousarray(indices.transpose(0, 2, 3, 1))
-    max_pool_grad(_ragged(geom))(g=channels_last(gy), indices=winners, gx=gx, **_parameters(geom, len(gy)))
+    _launch(max_pool_grad, geom, len(gy))(g=channels_last(gy), indices=winners, gx=gx)
     return channels_first(gx)
 
 
 @vector("avg_pool2d", takes_avg_pool)
 def avg_pool2d(x: Any, geom: Any, count_include_pad: bool = True) -> Any:
     y = memory.empty((len(x), geom.out_h, geom.out_w, geom.C))
-    avg_pool(_ragged(geom))(x=channels_last(x), y=y, divisors=_divisors(geom, count_include_pad), **_parameters(geom, len(x)))
+    _launch(avg_pool, geom, len(x))(x=channels_last(x), y=y, divisors=_divisors(geom, count_include_pad))
     return channels_first(y)
 
 
 @vector("avg_pool2d_grad", takes_avg_pool_grad)
 def avg_pool2d_grad(gy: Any, geom: Any, count_include_pad: bool = True) -> Any:
     gx = memory.empty((len(gy), geom.H, geom.W, geom.C))
-    avg_pool_grad(_ragged(geom))(g=channels_last(gy), divisors=_divisors(geom, count_include_pad), gx=gx,
-                                 **_parameters(geom, len(gy)))
+    _launch(avg_pool_grad, geom, len(gy))(g=channels_last(gy), divisors=_divisors(geom, count_include_pad), gx=gx)
     return channels_first(gx)

@@ -1,8 +1,8 @@
 """Kernels over the rows of a channels-last array: batch normalisation.
 
-An array (N, ..., C) is rows of C channels.  Statistics are sums over rows: float32 in registers over a chunk of CHUNK rows, about a
-shift (the chunk's first row) so that a large mean costs no digits; chunks are combined in float64 (Chan, Golub and LeVeque
-1979).  Chunks depend on the shape only, so the result does not depend on the number of threads.
+An array (N, ..., C) is rows of C channels.  Statistics are sums over rows: float32 in registers over a chunk of CHUNK rows,
+about a shift (the chunk's first row) so that a large mean costs no digits; chunks are combined in float64 (Chan, Golub and
+LeVeque 1979).  Chunks depend on the shape only, so the result does not depend on the number of threads.
 """
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _sums(k: Kernel, count: Int, pointers: list[Pointer], row_bytes: Int, add: A
             return [*sums, *(p + unroll * row_bytes for p in at)]
         return body
 
-    state = k.carry(count // _UNROLL, [nothing] * (number * _UNROLL) + pointers, rows(_UNROLL))
+    state = k.carry(count // _UNROLL, [*[nothing] * (number * _UNROLL), *pointers], rows(_UNROLL))
     state = k.carry(count % _UNROLL, state, rows(1))
     total = list(state[:number])
     for u in range(1, _UNROLL):

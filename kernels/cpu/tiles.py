@@ -97,7 +97,7 @@ def correlate(k: Kernel, taps: Sequence[Int], channels: int, vectors: int, x: Po
     def pixel(state: list[Any]) -> list[Any]:
         *sums, x, g = state
         gradients = [k.load(g + v * g_vector, last if v == vectors - 1 else None) for v in range(vectors)]
-        result = []
+        result: list[Vector] = []
         for tap in taps:
             here = x + tap
             for c in range(channels):

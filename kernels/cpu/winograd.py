@@ -209,7 +209,9 @@ class Shape(NamedTuple):
 def suits(geom: Any, transposed: bool = False) -> int:
     """The m of the F(m, 3) that needs the fewest products for a geometry; 0 if direct convolution needs hardly more."""
     top, bottom, left, right = geom.padding
-    if (geom.kh, geom.kw, *geom.stride, *geom.dilation) != (3, 3, 1, 1, 1, 1) or geom.C // geom.groups < 8 or geom.O // geom.groups < 8:
+    if (geom.kh, geom.kw, *geom.stride, *geom.dilation) != (3, 3, 1, 1, 1, 1):
+        return 0
+    if min(geom.C, geom.O) // geom.groups < 8:       # nothing to save in the products, and the transforms remain
         return 0
     if transposed and max(geom.padding) > 2:         # the padding of the transposed convolution would be negative
         return 0
@@ -269,20 +271,20 @@ class _Convolution(NamedTuple):
 def _convolution(shape: Shape, m: int, x: Channels, y: Channels, images: int, steps: tuple[int, int], w_size: int,
                  most: int) -> _Convolution:
     isa = engine.host_isa()
-    tall = -(-y.count // isa.width)
-    strips = _strips(shape, m, images, -(-x.count // isa.width) * isa.width, tall * isa.width, 16, 2 * most)
+    tall = -(-y.size // isa.width)
+    strips = _strips(shape, m, images, -(-x.size // isa.width) * isa.width, tall * isa.width, 16, 2 * most)
     pixels, vectors = choose_tile(isa, max(8, strips.unit * strips.strip * strips.tile_columns), tall)
     blocks, wide = tall // vectors, vectors * isa.width
-    pack = pack_filters(vectors).prepare(taps=9, blocks=blocks, channels=x.count, lanes=y.count, lane_step=steps[0],
+    pack = pack_filters(vectors).prepare(taps=9, blocks=blocks, channels=x.size, lanes=y.size, lane_step=steps[0],
                                          channel_step=steps[1], w_size=w_size)
-    transform = winograd_filters(m, vectors).prepare(rows=blocks * x.count)
-    run = winograd(m, pixels, vectors, x.count % isa.width > 0, y.count % isa.width > 0).prepare(
-        images=images, image_size=x.image_size, x_first=4 * x.first, x_pixel=x.pixel_bytes, channels=x.count,
+    transform = winograd_filters(m, vectors).prepare(rows=blocks * x.size)
+    run = winograd(m, pixels, vectors, x.size % isa.width > 0, y.size % isa.width > 0).prepare(
+        images=images, image_size=x.image_size, x_first=4 * x.first, x_pixel=x.pixel_bytes, channels=x.size,
         height=shape.height, width=shape.width, top=shape.top, left=shape.left, result_size=y.image_size,
-        y_first=4 * y.first, y_pixel=y.pixel_bytes, out_height=shape.out_height, out_width=shape.out_width, lanes=y.count,
+        y_first=4 * y.first, y_pixel=y.pixel_bytes, out_height=shape.out_height, out_width=shape.out_width, lanes=y.size,
         blocks=blocks, unit=strips.unit, strip=strips.strip, tile_rows=strips.tile_rows, tile_columns=strips.tile_columns,
         most_tiles=strips.most_tiles, packed_size=strips.packed, scratch_size=strips.scratch, threads_most=most)
-    size = blocks * x.count * wide
+    size = blocks * x.size * wide
     return _Convolution(pack, transform, run, 9 * size, (m + 2) ** 2 * size, blocks * wide, most * strips.scratch)
 
 
@@ -310,22 +312,22 @@ class _WeightGradient(NamedTuple):
 @functools.lru_cache(512)
 def _weight_gradient(shape: Shape, m: int, x: Channels, g: Channels, images: int, most: int) -> _WeightGradient:
     isa = engine.host_isa()
-    tall, padded = -(-g.count // isa.width), -(-x.count // isa.width) * isa.width
+    tall, padded = -(-g.size // isa.width), -(-x.size // isa.width) * isa.width
     vectors = 2 if tall % 2 == 0 else 1
     tile_channels = max(n for n in (1, 2, 4, 8, 16) if n <= min(isa.width, accumulators(isa) // vectors))
     blocks, planes = tall // vectors, (m + 2) ** 2
     size = planes * blocks * padded * vectors * isa.width
     parts = parts_for(images, size)
     strips = _strips(shape, m, images, padded, tall * isa.width, 1, parts)
-    run = winograd_weight_grad(m, tile_channels, vectors, x.count % isa.width > 0, g.count % isa.width > 0).prepare(
-        images=images, image_size=x.image_size, x_first=4 * x.first, x_pixel=x.pixel_bytes, channels=x.count, padded=padded,
+    run = winograd_weight_grad(m, tile_channels, vectors, x.size % isa.width > 0, g.size % isa.width > 0).prepare(
+        images=images, image_size=x.image_size, x_first=4 * x.first, x_pixel=x.pixel_bytes, channels=x.size, padded=padded,
         height=shape.height, width=shape.width, top=shape.top, left=shape.left, result_size=g.image_size,
-        g_first=4 * g.first, g_pixel=g.pixel_bytes, out_height=shape.out_height, out_width=shape.out_width, lanes=g.count,
+        g_first=4 * g.first, g_pixel=g.pixel_bytes, out_height=shape.out_height, out_width=shape.out_width, lanes=g.size,
         blocks=blocks, parts=parts, unit=strips.unit, strip=strips.strip, tile_rows=strips.tile_rows,
         tile_columns=strips.tile_columns, most_tiles=strips.most_tiles, packed_size=strips.packed,
         scratch_size=strips.scratch, threads_most=most)
     transform = winograd_filter_grad(m, vectors).prepare(parts=parts, rows=blocks * padded)
-    unpack = unpack_gradient(vectors).prepare(parts=1, taps=9, blocks=blocks, padded=padded, channels=x.count, lanes=g.count)
+    unpack = unpack_gradient(vectors).prepare(parts=1, taps=9, blocks=blocks, padded=padded, channels=x.size, lanes=g.size)
     return _WeightGradient(run, transform, unpack, parts * size, 9 * blocks * padded * vectors * isa.width,
                            most * strips.scratch)
 

@@ -11,7 +11,7 @@ def guard_bands(patch):
     """Every array the kernels allocate starts as NaN and lies between bands that must not change; call what this returns."""
     rooms = []
 
-    def empty(shape, dtype=np.dtype(np.float32)):
+    def empty(shape, dtype=np.float32):
         size = int(np.prod(shape, dtype=np.int64))
         if dtype != np.float32:
             return np.empty(shape, dtype)

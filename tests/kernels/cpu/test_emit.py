@@ -194,7 +194,8 @@ def test_mistakes_are_found_in_python(what, error, message):
 
 def test_a_launch_checks_its_arrays():
     k = fresh("guarded")
-    x, n = k.pointer("x", "n", 2), k.integer("n")
+    x = k.pointer("x", "n", 2)
+    k.integer("n")
     k.store(k.constant(0), x)
     program = Program(k)
     program(x=np.ones(8, np.float32), n=4)

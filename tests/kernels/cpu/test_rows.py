@@ -11,7 +11,8 @@ from minidl.kernels.cpu import layout, memory, rows
 from minidl.kernels.cpu.dispatch import LARGE
 from tests.kernels.cases import arrange, assert_close, layouts, seeds
 
-SHAPES = [(2, 1, 100, 100), (3, 3, 80, 80), (5, 17, 20, 20), (1, 100, 13, 17), (LARGE // 10 + 1, 10), (64, 16, 8, 8), (40, 33, 25)]
+SHAPES = [(2, 1, 100, 100), (3, 3, 80, 80), (5, 17, 20, 20), (1, 100, 13, 17), (LARGE // 10 + 1, 10), (64, 16, 8, 8),
+          (40, 33, 25)]
 
 
 def normal(seed, shape, layout_="contiguous"):
