@@ -85,6 +85,14 @@ def takes_batch_norm_grad(gy: Any, x: Any, w: Any, mean: Any, invstd: Any) -> bo
     return all_float32(gy, x, w, mean, invstd) and x.size >= LARGE
 
 
+def takes_batch_norm_relu(x: Any, w: Any, b: Any, residual: Any, eps: float) -> bool:
+    return all_float32(x, w, b, residual) and x.size >= LARGE
+
+
+def takes_batch_norm_relu_grad(gy: Any, x: Any, w: Any, b: Any, y: Any, mean: Any, invstd: Any, residual: bool) -> bool:
+    return all_float32(gy, x, w, b, y, mean, invstd) and x.size >= LARGE
+
+
 def takes_batch_norm_inference(x: Any, w: Any, b: Any, mean: Any, var: Any, eps: float) -> bool:
     return all_float32(x, w, b, mean, var) and x.size >= LARGE
 

@@ -6,7 +6,14 @@ from typing import Any
 import numpy as np
 
 from minidl.kernels.cpu import engine
-from minidl.kernels.cpu.dispatch import takes_batch_norm, takes_batch_norm_grad, takes_batch_norm_inference, vector
+from minidl.kernels.cpu.dispatch import (
+    takes_batch_norm,
+    takes_batch_norm_grad,
+    takes_batch_norm_inference,
+    takes_batch_norm_relu,
+    takes_batch_norm_relu_grad,
+    vector,
+)
 from minidl.kernels.cpu.layout import channels_first, channels_last
 from minidl.kernels.cpu.rows import Rows
 
@@ -15,23 +22,39 @@ def _rows(x: Any) -> Rows:
     return Rows(channels_last(x), engine.host_isa().width)
 
 
+def _statistics(rows: Rows, eps: float) -> tuple[Any, Any]:
+    mean, variance = rows.mean_and_variance()
+    return mean.astype(np.float32), (1 / np.sqrt(variance + eps)).astype(np.float32)
+
+
 @vector("batch_norm", takes_batch_norm)
 def batch_norm(x: Any, w: Any, b: Any, eps: float) -> Any:
     rows = _rows(x)
-    mean, variance = rows.mean_and_variance()
-    mean, invstd = mean.astype(np.float32), (1 / np.sqrt(variance + eps)).astype(np.float32)
+    mean, invstd = _statistics(rows, eps)
     y = rows.affine(mean, invstd if w is None else invstd * w, 0 if b is None else b)
     return channels_first(y), mean, invstd
 
 
 @vector("batch_norm_grad", takes_batch_norm_grad)
 def batch_norm_grad(gy: Any, x: Any, w: Any, mean: Any, invstd: Any) -> Any:
-    rows, g = _rows(x), channels_last(gy)
-    gb, along = rows.gradient_sums(g, np.ascontiguousarray(mean))
-    gw = along * invstd
-    scale = invstd.astype(np.float64) if w is None else invstd.astype(np.float64) * w
-    gx = rows.affine_grad(g, mean, -scale * invstd * gw / rows.rows, -scale * gb / rows.rows, scale)
-    return channels_first(gx), gw.astype(np.float32), gb.astype(np.float32)
+    gx, gw, gb, _ = _rows(x).gradient(channels_last(gy), w, None, mean, invstd)
+    return channels_first(gx), gw, gb
+
+
+@vector("batch_norm_relu", takes_batch_norm_relu)
+def batch_norm_relu(x: Any, w: Any, b: Any, residual: Any, eps: float) -> Any:
+    rows = _rows(x)
+    mean, invstd = _statistics(rows, eps)
+    other = None if residual is None else channels_last(residual)
+    y = rows.affine(mean, invstd if w is None else invstd * w, 0 if b is None else b, True, other)
+    return channels_first(y), mean, invstd
+
+
+@vector("batch_norm_relu_grad", takes_batch_norm_relu_grad)
+def batch_norm_relu_grad(gy: Any, x: Any, w: Any, b: Any, y: Any, mean: Any, invstd: Any, residual: bool) -> Any:
+    how, result = ("y", channels_last(y)) if residual else ("x", None)
+    gx, gw, gb, g = _rows(x).gradient(channels_last(gy), w, b, mean, invstd, how, result)
+    return (channels_first(gx), gw, gb, *([channels_first(g)] if residual else []))
 
 
 @vector("batch_norm_inference", takes_batch_norm_inference)

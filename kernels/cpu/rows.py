@@ -73,11 +73,16 @@ def moments(isa: ISA, ragged: bool) -> Kernel:
 
 
 @program
-def gradient_sums(isa: ISA, ragged: bool) -> Kernel:
-    """Per chunk of rows and channel: the sum of g, and the sum of g * (x - mean)."""
-    k = Kernel("gradient_sums" + "_ragged" * ragged, isa.width)
+def gradient_sums(isa: ISA, ragged: bool, relu: str = "") -> Kernel:
+    """Per chunk of rows and channel: the sum of g, and the sum of g * (x - centre).
+
+    After a ReLU, g counts where its result was positive: with ``relu="x"`` that is computed again from x, which costs no
+    memory traffic; with ``relu="y"``, where something was added in between, it is read, and g is stored as it then is.
+    """
+    k = Kernel("gradient_sums" + relu + "_ragged" * ragged, isa.width)
     g, x = k.pointers("g", "x", size=["rows", "channels"])
-    mean, out = k.pointer("mean", "channels"), k.pointer("out", "chunks", 2, "channels")
+    y, masked = k.pointers("y", "masked", size=["rows", "channels"]) if relu == "y" else (x, x)
+    coefficients, out = k.pointer("coefficients", 3, "channels"), k.pointer("out", "chunks", 2, "channels")
     rows, channels, chunk, chunks = k.integers("rows", "channels", "chunk", "chunks")
     row_bytes = channels * 4
     vectors, mask_of = _columns(k, channels, ragged)
@@ -86,13 +91,20 @@ def gradient_sums(isa: ISA, ragged: bool) -> Kernel:
         count = k.minimum(chunk, rows - first)
         with k.loop(vectors) as v:
             mask, at = mask_of(v), first * row_bytes + v * k.bytes
-            centre = k.load(mean + v * k.bytes, mask)
+            centre, scale, shift = (k.load(coefficients + i * row_bytes + v * k.bytes, mask) for i in range(3))
 
-            def add(sums: list[Vector], at: list[Pointer], centre: Vector = centre, mask: Any = mask) -> list[Vector]:
-                gradient = k.load(at[0], mask)
-                return [sums[0] + gradient, k.fma(gradient, k.load(at[1], mask) - centre, sums[1])]
+            def add(sums: list[Vector], at: list[Pointer], mask: Any = mask, line: Any = (centre, scale, shift)) -> list[Vector]:
+                centre, scale, shift = line
+                gradient, centred = k.load(at[0], mask), k.load(at[1], mask) - centre
+                if relu:
+                    result = k.load(at[2], mask) if relu == "y" else k.fma(centred, scale, shift)
+                    gradient = k.select(result > k.constant(0), gradient, k.constant(0))
+                if relu == "y":
+                    k.store(gradient, at[3], mask)
+                return [sums[0] + gradient, k.fma(gradient, centred, sums[1])]
 
-            total, product = _sums(k, count, [g + at, x + at], row_bytes, add, 2)
+            places = [g + at, x + at, *([y + at, masked + at] if relu == "y" else [])]
+            total, product = _sums(k, count, places, row_bytes, add, 2)
             target = out + task * (2 * row_bytes) + v * k.bytes
             k.store(total, target, mask)
             k.store(product, target + row_bytes, mask)
@@ -100,10 +112,11 @@ def gradient_sums(isa: ISA, ragged: bool) -> Kernel:
 
 
 @program
-def affine(isa: ISA, ragged: bool) -> Kernel:
-    """y = (x - centre) * scale + shift, per channel."""
-    k = Kernel("affine" + "_ragged" * ragged, isa.width)
+def affine(isa: ISA, ragged: bool, relu: bool = False, residual: bool = False) -> Kernel:
+    """y = (x - centre) * scale + shift, per channel; with ``residual`` plus another array, with ``relu`` at least 0."""
+    k = Kernel("affine" + "_residual" * residual + "_relu" * relu + "_ragged" * ragged, isa.width)
     x, y = k.pointers("x", "y", size=["rows", "channels"])
+    other = k.pointer("residual", "rows", "channels") if residual else x
     coefficients = k.pointer("coefficients", 3, "channels")
     rows, channels, chunk, chunks = k.integers("rows", "channels", "chunk", "chunks")
     row_bytes = channels * 4
@@ -115,20 +128,25 @@ def affine(isa: ISA, ragged: bool) -> Kernel:
             centre, scale, shift = (k.load(coefficients + i * row_bytes + v * k.bytes, mask) for i in range(3))
 
             def body(state: list[Pointer]) -> list[Pointer]:
-                x, y = state
-                k.store(k.fma(k.load(x, mask) - centre, scale, shift), y, mask)
-                return [x + row_bytes, y + row_bytes]
+                x, y, other = state
+                value = k.fma(k.load(x, mask) - centre, scale, shift)
+                if residual:
+                    value = value + k.load(other, mask)
+                if relu:
+                    value = k.select(k.constant(0) > value, k.constant(0), value)
+                k.store(value, y, mask)
+                return [x + row_bytes, y + row_bytes, other + row_bytes]
 
-            k.carry(k.minimum(chunk, rows - first), [x + at, y + at], body)
+            k.carry(k.minimum(chunk, rows - first), [x + at, y + at, other + at], body)
     return k
 
 
 @program
-def affine_grad(isa: ISA, ragged: bool) -> Kernel:
-    """gx = g * scale + ((x - centre) * by_x + constant), per channel."""
-    k = Kernel("affine_grad" + "_ragged" * ragged, isa.width)
+def affine_grad(isa: ISA, ragged: bool, relu: bool = False) -> Kernel:
+    """gx = g * scale + ((x - centre) * by_x + constant), per channel; with ``relu``, g counts where its result was positive."""
+    k = Kernel("affine_grad" + "_relu" * relu + "_ragged" * ragged, isa.width)
     g, x, gx = k.pointers("g", "x", "gx", size=["rows", "channels"])
-    coefficients = k.pointer("coefficients", 4, "channels")
+    coefficients = k.pointer("coefficients", 5, "channels")
     rows, channels, chunk, chunks = k.integers("rows", "channels", "chunk", "chunks")
     row_bytes = channels * 4
     vectors, mask_of = _columns(k, channels, ragged)
@@ -136,12 +154,14 @@ def affine_grad(isa: ISA, ragged: bool) -> Kernel:
         first = task * chunk
         with k.loop(vectors) as v:
             mask, at = mask_of(v), first * row_bytes + v * k.bytes
-            centre, by_x, constant, scale = (k.load(coefficients + i * row_bytes + v * k.bytes, mask) for i in range(4))
+            centre, by_x, constant, scale, shift = (k.load(coefficients + i * row_bytes + v * k.bytes, mask) for i in range(5))
 
             def body(state: list[Pointer]) -> list[Pointer]:
                 g, x, gx = state
-                along = k.fma(k.load(x, mask) - centre, by_x, constant)
-                k.store(k.fma(k.load(g, mask), scale, along), gx, mask)
+                gradient, centred = k.load(g, mask), k.load(x, mask) - centre
+                if relu:
+                    gradient = k.select(k.fma(centred, scale, shift) > k.constant(0), gradient, k.constant(0))
+                k.store(k.fma(gradient, scale, k.fma(centred, by_x, constant)), gx, mask)
                 return [g + row_bytes, x + row_bytes, gx + row_bytes]
 
             k.carry(k.minimum(chunk, rows - first), [g + at, x + at, gx + at], body)
@@ -150,8 +170,8 @@ def affine_grad(isa: ISA, ragged: bool) -> Kernel:
 
 # ------------------------------------------------------------------------------------------------------------ launch code
 @functools.lru_cache(512)
-def _launch(build: Any, ragged: bool, rows: int, channels: int) -> Launch:
-    return build(ragged).prepare(rows=rows, channels=channels, chunk=CHUNK, chunks=-(-rows // CHUNK))
+def _launch(build: Any, ragged: bool, rows: int, channels: int, *options: Any) -> Launch:
+    return build(ragged, *options).prepare(rows=rows, channels=channels, chunk=CHUNK, chunks=-(-rows // CHUNK))
 
 
 class Rows:
@@ -176,24 +196,29 @@ class Rows:
         variance = (spread + counts * (means - mean) ** 2).sum(axis=0) / self.rows
         return mean, np.maximum(variance, 0)
 
-    def gradient_sums(self, g: np.ndarray, mean: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(sum of g, sum of g * (x - mean)) per channel, float64."""
-        out = memory.empty((self.chunks, 2, self.channels))
-        _launch(gradient_sums, *self._shape)(g=g, x=self.x, mean=mean, out=out)
-        sums = out.sum(axis=0, dtype=np.float64)
-        return sums[0], sums[1]
-
-    def affine(self, centre: Any, scale: Any, shift: Any) -> np.ndarray:
-        """(x - centre) * scale + shift."""
+    def affine(self, centre: Any, scale: Any, shift: Any, relu: bool = False, residual: np.ndarray | None = None) -> np.ndarray:
+        """(x - centre) * scale + shift, plus ``residual``, at least 0 if ``relu``."""
         y = memory.empty(self.x.shape)
-        _launch(affine, *self._shape)(x=self.x, y=y, coefficients=self._stack(centre, scale, shift))
+        more = {} if residual is None else {"residual": residual}
+        launch = _launch(affine, *self._shape, relu, residual is not None)
+        launch(x=self.x, y=y, coefficients=self._stack(centre, scale, shift), **more)
         return y
 
-    def affine_grad(self, g: np.ndarray, centre: Any, by_x: Any, constant: Any, scale: Any) -> np.ndarray:
-        """g * scale + (x - centre) * by_x + constant."""
+    def gradient(self, g: np.ndarray, w: Any, b: Any, mean: np.ndarray, invstd: np.ndarray, relu: str = "",
+                 y: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """(gx, gw, gb, g) of batch normalisation; ``relu`` as :func:`gradient_sums` has it, the g returned is behind it."""
+        scale = invstd if w is None else invstd * w
+        shift, out = 0 if b is None else b, memory.empty((self.chunks, 2, self.channels))
+        more = {} if relu != "y" else {"y": y, "masked": memory.empty(self.x.shape)}
+        _launch(gradient_sums, *self._shape, relu)(g=g, x=self.x, coefficients=self._stack(mean, scale, shift), out=out, **more)
+        g = more.get("masked", g)
+        gb, along = out.sum(axis=0, dtype=np.float64)
+        gw = along * invstd
+        by_x, constant = -scale * invstd * gw / self.rows, -scale * gb / self.rows
         gx = memory.empty(self.x.shape)
-        _launch(affine_grad, *self._shape)(g=g, x=self.x, gx=gx, coefficients=self._stack(centre, by_x, constant, scale))
-        return gx
+        table = self._stack(mean, by_x, constant, scale, shift)
+        _launch(affine_grad, *self._shape, relu == "x")(g=g, x=self.x, gx=gx, coefficients=table)
+        return gx, gw.astype(np.float32), gb.astype(np.float32), g
 
     def _stack(self, *vectors: Any) -> np.ndarray:
         table = np.empty((len(vectors), self.channels), np.float32)

@@ -421,6 +421,10 @@ class Backend:
     def batch_norm_grad(self, gy: Array, x: Array, w: Array, mean: Array, invstd: Array, *, eps: float) -> Any:
         return lookup("batch_norm_grad", self.kind)(gy, x, w, mean, invstd)
 
+    def batch_norm_relu_grad(self, gy: Array, x: Array, w: Array, b: Array, y: Array, mean: Array, invstd: Array, *, eps: float,
+                             residual: bool) -> Any:
+        return lookup("batch_norm_relu_grad", self.kind)(gy, x, w, b, y, mean, invstd, residual)
+
     def layer_norm_grad(self, gy: Array, x: Array, w: Array, mean: Array, invstd: Array, *, ndim: int, eps: float) -> Any:
         return lookup("layer_norm_grad", self.kind)(gy, x, w, mean, invstd, ndim)
 

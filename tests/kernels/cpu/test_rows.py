@@ -45,6 +45,18 @@ def test_batch_norm(guarded, shape, order):
         np.testing.assert_allclose(value / size, exact / size, rtol=2e-5, atol=2e-5)
     got, expected = both("batch_norm_inference", x, w, b, mean, abs(invstd), 1e-5)
     assert_close("batch_norm_inference", got, narrow(expected), "float32", scale=3)
+    y, gy = np.maximum(got, 0), normal(7, shape, order)
+    for residual in (None, normal(8, shape, order)):
+        got, expected = both("batch_norm_relu", x, w, b, residual, 1e-5)
+        assert_close("batch_norm_relu", got, narrow(expected), "float32", scale=3)
+        y = got[0]                                   # the gradient is taken where the result that was returned is positive
+        got, expected = both("batch_norm_relu_grad", gy, x, w, b, y, mean, invstd, residual is not None)
+        for value, exact, size in zip(got[:3], expected[:3], (1, count, count), strict=True):
+            np.testing.assert_allclose(value / size, exact / size, rtol=2e-5, atol=2e-5)
+        if residual is not None:
+            np.testing.assert_array_equal(got[3], np.where(y > 0, gy, 0))
+        else:
+            assert len(got) == 3
     guarded()
     for verb, arguments in (("batch_norm", (x, None, None, 1e-5)), ("batch_norm", (x, w, None, 1e-5))):
         got, expected = both(verb, *arguments)
