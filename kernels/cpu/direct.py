@@ -22,13 +22,18 @@ from minidl.kernels.cpu.tiles import accumulate_taps, accumulators, choose_tile,
 STRIP_BYTES = 192 << 10                              # of packed input: a part of a core's L2 cache
 PARTIAL_BYTES = 5 << 19                              # of partial weight gradients: they are written, read and added up
 PARTS = 16                                           # at most so many: fixed, so that sums do not depend on the threads
+FEW_CHANNELS = 4                                     # as many as are written out instead of looped over
 _JOB = 6                                             # integers per job in its table
 
 
 @program
-def direct(isa: ISA, pixels: int, vectors: int, ragged_in: bool, ragged_out: bool) -> Kernel:
-    """Every job of a plan: result pixel = bias + sum over taps and channels of packed pixel * filter."""
-    k = Kernel(f"direct_{pixels}x{vectors}" + "_in" * ragged_in + "_out" * ragged_out, isa.width)
+def direct(isa: ISA, pixels: int, vectors: int, few: int, ragged_in: bool, ragged_out: bool) -> Kernel:
+    """Every job of a plan: result pixel = bias + sum over taps and channels of packed pixel * filter.
+
+    ``few``: the number of channels, where it is so small that a loop over them would cost more than they do; else 0.
+    """
+    name = f"direct_{pixels}x{vectors}" + f"_few{few}" * (few > 0) + "_in" * ragged_in + "_out" * ragged_out
+    k = Kernel(name, isa.width)
     x, y = k.pointer("x", "images", "image_size"), k.pointer("y", "images", "result_size")
     wide = vectors * isa.width
     filters = k.pointer("filters", "all_taps", "blocks", "channels", wide)
@@ -64,7 +69,7 @@ def direct(isa: ISA, pixels: int, vectors: int, ragged_in: bool, ragged_out: boo
                     column = k.minimum(at, columns - pixels)     # the last tile starts early instead of ending short
                     source = packed + (row - low) * line_stride + column * k.bytes
                     sums = accumulate_taps(k, pixels, vectors, start * pixels, source, taps + first_tap * 8, count, w,
-                                           tap_stride, channels, block_stride)
+                                           tap_stride, few or channels, block_stride)
                     target = result + row * y_row + column * y_pixel + block * (4 * wide)
                     store_tile(k, vectors, sums, target, y_pixel, outputs - block * wide, ragged_out)
     return k
@@ -222,7 +227,8 @@ def _convolution(
     pack = pack_filters(vectors).prepare(taps=len(taps), blocks=blocks, channels=x.size, lanes=y.size, lane_step=steps[0],
                                          channel_step=steps[1], w_size=w_size)
     step_h, step_w = plan.out_step
-    run = direct(pixels, vectors, x.size % isa.width > 0, y.size % isa.width > 0).prepare(
+    few = x.size if x.size <= FEW_CHANNELS else 0
+    run = direct(pixels, vectors, few, x.size % isa.width > 0, y.size % isa.width > 0).prepare(
         images=images, image_size=x.image_size, x_first=4 * x.first, x_pixel=x.pixel_bytes, channels=x.size,
         height=plan.height, width=plan.width, top=plan.top, left=plan.left, phases=plan.phases,
         packed_width=plan.packed_width, row_step=plan.row_step, result_size=y.image_size, y_first=4 * y.first,
@@ -273,13 +279,14 @@ class _WeightGradient(NamedTuple):
 
 
 @functools.lru_cache(512)
-def _weight_gradient(plan: Plan, kernel_width: int, x: Channels, g: Channels, images: int, most: int) -> _WeightGradient:
+def _weight_gradient(plan: Plan, x: Channels, g: Channels, images: int, most: int) -> _WeightGradient:
     isa, (job,) = engine.host_isa(), plan.jobs
     tall = -(-g.size // isa.width)
-    taps_at_once, tile_channels, vectors = _gradient_tile(isa, len(job.taps), kernel_width, x.size, tall)
+    taps_at_once, tile_channels, vectors = _gradient_tile(isa, len(job.taps), x.size, tall)
     blocks, padded = tall // vectors, -(-x.size // isa.width) * isa.width
     strips = _strips(plan, x.size, isa.width, 1)
     taps, _, _ = _tables(plan, 4 * isa.width, g.of)
+    real, taps = len(taps), np.pad(taps, (0, -len(taps) % taps_at_once))
     size = len(taps) * blocks * padded * vectors * isa.width
     parts = parts_for(images, size)
     run = direct_weight_grad(taps_at_once, tile_channels, vectors, x.size % isa.width > 0, g.size % isa.width > 0).prepare(
@@ -289,24 +296,31 @@ def _weight_gradient(plan: Plan, kernel_width: int, x: Channels, g: Channels, im
         g_pixel=g.pixel_bytes, outputs=g.size, blocks=blocks, rows=job.rows, columns=job.columns, all_taps=len(taps),
         parts=parts, strip=strips.strip, packed_rows=strips.packed_rows, groups=1 if parts >= most else min(blocks, most),
         scratch_size=strips.scratch, threads_most=most)
-    unpack = unpack_gradient(vectors).prepare(parts=parts, taps=len(taps), blocks=blocks, padded=padded, channels=x.size,
-                                              lanes=g.size)
+    unpack = unpack_gradient(vectors).prepare(parts=parts, taps=real, all_taps=len(taps), blocks=blocks, padded=padded,
+                                              channels=x.size, lanes=g.size)
     return _WeightGradient(run, unpack, parts * size, most * strips.scratch, taps)
 
 
 def weight_gradient(plan: Plan, x: Operand, g: Operand, gw: np.ndarray) -> None:
     """Write gw (O, C, kh, kw) of one group: the plan is the forward one."""
-    c = _weight_gradient(plan, gw.shape[3], x.channels, g.channels, len(x.array), threads.get_num_threads())
+    c = _weight_gradient(plan, x.channels, g.channels, len(x.array), threads.get_num_threads())
     partial = memory.scratch("partial", c.partial)
     c.run(x=x.array, g=g.array, partial=partial, taps=c.taps, scratch=memory.scratch("packed", c.scratch))
     c.unpack(partial=partial, gw=gw)
 
 
-def _gradient_tile(isa: ISA, taps: int, kernel_width: int, channels: int, tall: int) -> tuple[int, int, int]:
-    """(taps, channels, vectors) per tile: as many sums as registers allow, and never channels that straddle a vector."""
-    room = accumulators(isa)
-    vectors = 2 if tall % 2 == 0 else 1
-    most = min(isa.width, room // vectors)
-    tile_channels = channels if channels <= most else max(n for n in range(1, most + 1) if isa.width % n == 0)
-    together = max(n for n in range(1, kernel_width + 1) if taps % n == 0 and n * tile_channels * vectors <= room or n == 1)
-    return together, tile_channels, vectors
+def _gradient_tile(isa: ISA, taps: int, channels: int, tall: int) -> tuple[int, int, int]:
+    """(taps, channels, vectors) per tile: enough independent sums to hide the latency of a product, little of it wasted.
+
+    Channels never straddle a vector.  Taps need not be divided evenly: the last group is filled up, its excess thrown away.
+    """
+    room, found = accumulators(isa), []
+    for vectors in (1, 2) if tall % 2 == 0 else (1,):
+        most = min(isa.width, room // vectors)
+        tile_channels = channels if channels <= most else max(n for n in range(1, most + 1) if isa.width % n == 0)
+        for together in range(1, 9):                 # each tap keeps an address in a register
+            sums = together * tile_channels * vectors
+            if sums <= room:
+                useful = taps / (-(-taps // together) * together)
+                found.append((min(sums, 16) * useful, vectors, -together, (together, tile_channels, vectors)))
+    return max(found)[-1]

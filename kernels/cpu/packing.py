@@ -77,13 +77,17 @@ def pack_filters(isa: ISA, vectors: int) -> Kernel:
 
 @program
 def unpack_gradient(isa: ISA, vectors: int) -> Kernel:
-    """gw[o][c][tap] = sum over parts of partial[part][tap][block][c][lane], o being the lane; sums in the order of the parts."""
+    """gw[o][c][tap] = sum over parts of partial[part][tap][block][c][lane], o being the lane; sums in the order of the parts.
+
+    A part has ``all_taps`` taps, of which the first ``taps`` count.
+    """
     k = Kernel(f"unpack_gradient_{vectors}", isa.width)
     wide = vectors * isa.width
-    partial = k.pointer("partial", "parts", "taps", "blocks", "padded", wide)
+    partial = k.pointer("partial", "parts", "all_taps", "blocks", "padded", wide)
     gw = k.pointer("gw", "lanes", "channels", "taps")
-    parts, taps, blocks, padded, channels, lanes = k.integers("parts", "taps", "blocks", "padded", "channels", "lanes")
-    part_bytes = taps * blocks * padded * (4 * wide)
+    parts, taps, all_taps, blocks, padded, channels, lanes = k.integers(
+        "parts", "taps", "all_taps", "blocks", "padded", "channels", "lanes")
+    part_bytes = all_taps * blocks * padded * (4 * wide)
     with k.parallel(blocks * channels) as task:
         block, c = task // channels, task % channels
         count = k.minimum(wide, lanes - block * wide)

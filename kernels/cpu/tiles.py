@@ -34,12 +34,13 @@ def choose_tile(isa: ISA, columns: int, vectors: int) -> tuple[int, int]:
     return min(range(max(most // 2, 1), most + 1), key=lambda pixels: -(-columns // pixels) * (pixels + 0.5)), wide
 
 
-def accumulate(k: Kernel, pixels: int, vectors: int, start: Sequence[Vector], x: Pointer, w: Pointer, channels: Int,
+def accumulate(k: Kernel, pixels: int, vectors: int, start: Sequence[Vector], x: Pointer, w: Pointer, channels: Number,
                block_stride: Number) -> list[Any]:
     """Add ``channels`` products to a tile: start[p * vectors + v] += x[pixel p][channel] * w[channel][v].
 
     ``x`` is blocked: a pixel is one vector of channels, pixels follow each other, and the next ``width`` channels are
-    ``block_stride`` bytes on.  ``w`` is dense: ``vectors`` vectors per channel.
+    ``block_stride`` bytes on.  ``w`` is dense: ``vectors`` vectors per channel.  A few channels, known when the kernel is
+    built, need no loop.
 
     Returns the sums.
     """
@@ -61,6 +62,8 @@ def accumulate(k: Kernel, pixels: int, vectors: int, start: Sequence[Vector], x:
             return [*sums, x + 4 * unroll, w + unroll * step]
         return body
 
+    if type(channels) is int:
+        return run(channels)([*start, x, w])[:-2]
     unroll = 4 if k.width % 4 == 0 else 1
 
     def block(state: list[Any]) -> list[Any]:
@@ -73,7 +76,7 @@ def accumulate(k: Kernel, pixels: int, vectors: int, start: Sequence[Vector], x:
 
 
 def accumulate_taps(k: Kernel, pixels: int, vectors: int, start: Sequence[Vector], x: Pointer, taps: Pointer, count: Int,
-                    w: Pointer, tap_stride: Int, channels: Int, block_stride: Int) -> list[Any]:
+                    w: Pointer, tap_stride: Number, channels: Number, block_stride: Number) -> list[Any]:
     """:func:`accumulate` over a filter: ``taps`` is a table of ``count`` byte offsets into x, each with its own weights."""
 
     def tap(state: list[Any]) -> list[Any]:

@@ -22,6 +22,8 @@ from minidl.kernels.cpu.tiles import accumulate, accumulators, choose_tile, corr
 from minidl.kernels.cpu.transforms import BY_OUTPUTS, load_square, store_square, two_dimensional
 
 STRIP_BYTES = 320 << 10                              # of planes: a part of a core's L2 cache
+FILTER_BYTES = 1 << 20                               # filters beyond this come from outside the cache for every strip:
+MANY_TILES = 32                                      # then so many tiles share them, though their planes leave the cache
 _PAD = 16                                            # floats between planes
 
 
@@ -241,6 +243,8 @@ def _strips(shape: Shape, m: int, images: int, in_channels: int, out_channels: i
     planes = (m + 2) ** 2
     rows, columns = -(-shape.out_height // m), -(-shape.out_width // m)
     fit = max(1, STRIP_BYTES // (4 * planes * (in_channels + out_channels)))
+    if 4 * planes * in_channels * out_channels > FILTER_BYTES:
+        fit = max(fit, MANY_TILES)
     if rows * columns <= fit:
         unit, strip = min(max(1, fit // (rows * columns)), max(1, images // least)), rows
     else:
@@ -327,7 +331,8 @@ def _weight_gradient(shape: Shape, m: int, x: Channels, g: Channels, images: int
         tile_columns=strips.tile_columns, most_tiles=strips.most_tiles, packed_size=strips.packed,
         scratch_size=strips.scratch, threads_most=most)
     transform = winograd_filter_grad(m, vectors).prepare(parts=parts, rows=blocks * padded)
-    unpack = unpack_gradient(vectors).prepare(parts=1, taps=9, blocks=blocks, padded=padded, channels=x.size, lanes=g.size)
+    unpack = unpack_gradient(vectors).prepare(parts=1, taps=9, all_taps=9, blocks=blocks, padded=padded, channels=x.size,
+                                              lanes=g.size)
     return _WeightGradient(run, transform, unpack, parts * size, 9 * blocks * padded * vectors * isa.width,
                            most * strips.scratch)
 

@@ -103,13 +103,12 @@ class _BatchNorm(_NormBase):
         """
         self._check_input(input)
         mean, var = self.running_mean, self.running_var
-        more = {"relu": relu, "residual": residual}
-        if not self.training:
-            return F.batch_norm(input, mean, var, self.weight, self.bias, mean is None, 0.0, self.eps, **more)
-        if mean is None or var is None:
-            return F.batch_norm(input, None, None, self.weight, self.bias, True, 0.0, self.eps, **more)
+        training, momentum = self.training or mean is None, 0.0
+        if mean is not None and self.training:
+            momentum = self._count_batch()
         return F.batch_norm(
-            input, mean, var, self.weight, self.bias, True, self._count_batch(), self.eps, self.unbiased_running_var, **more
+            input, mean, var, self.weight, self.bias, training, momentum, self.eps, self.unbiased_running_var, relu=relu,
+            residual=residual,
         )
 
     def _count_batch(self) -> float:
