@@ -5,7 +5,10 @@ The tests draw inputs from these specs and hold every variant to them.  Rules th
 - arrays in, arrays out; any strides (sliced, transposed, negative, channels-last) and an empty batch are accepted;
 - inputs are never written, except by verbs whose name ends in ``_``, which write the arrays that their spec lists;
 - results have the dtype of the first array unless the spec says otherwise, and are fresh arrays that the caller owns;
-- float16 is computed in float32 and rounded once at the end.
+- float16 is computed in float32 and rounded once at the end;
+- results keep the shape but may hold their elements in another order: (N, C, H, W) over channels-last memory;
+- ``precision`` of a convolution is "fast" (transforms that reorder its sums are allowed, within the tolerance below) or
+  "direct" (every output is one sum of products); variants that know one way only ignore it.
 """
 import difflib
 from typing import NamedTuple
@@ -29,6 +32,11 @@ SUMS = {
     "float16": Tolerance(2e-3, 2e-3, "float16 keeps 11 bits (half an ulp is 4.9e-4); computed in float32, rounded at the end"),
     "float32": Tolerance(2e-5, 2e-5, "sums of up to some thousand terms of order one in another order: sqrt(n) * 6e-8"),
     "float64": Tolerance(1e-12, 1e-12, "as float32, with an ulp of 1.1e-16, plus the cancellation of centred sums"),
+}
+CONVOLUTIONS = {
+    "float16": SUMS["float16"],
+    "float32": Tolerance(4e-5, 4e-5, "as sums; Winograd's transforms (\"fast\") lose two to three bits"),
+    "float64": SUMS["float64"],
 }
 POINTWISE = {
     "float16": Tolerance(2e-3, 2e-3, "rounded once from float32"),
@@ -72,13 +80,16 @@ _OPTIM = "torch.optim, step by step, where torch is installed"
 _RANDOM = "the known-answer vectors published with Random123"
 
 _SPECS = (
-    KernelSpec("conv2d", "conv", "(x (N,C,H,W), w (O,C/groups,kh,kw), b (O,) | None, geom) -> y (N,O,oh,ow)",
+    KernelSpec("relu", "elementwise", "(x) -> y", "max(x, 0); NaN stays NaN", "none", EXACT, "a loop"),
+    KernelSpec("relu_grad", "elementwise", "(gy, y) -> gx, all of one shape", "gy where y > 0, else 0", "none", EXACT, "a loop"),
+    KernelSpec("add", "elementwise", "(a, b) -> y, all of one shape", "a + b", "none", EXACT, "a loop"),
+    KernelSpec("conv2d", "conv", "(x (N,C,H,W), w (O,C/groups,kh,kw), b (O,) | None, geom, precision=\"fast\") -> y (N,O,oh,ow)",
                "y[n,o,i,j] = b[o] + sum_cuv w[o,c,u,v] xpad[n,c,i*sh+u*dh,j*sw+v*dw]: cross-correlation",
-               _WIDE, SUMS, _CONV),
-    KernelSpec("conv2d_input_grad", "conv", "(gy (N,O,oh,ow), w, geom) -> gx (N,C,H,W)",
-               "the transpose of x -> conv2d(x, w), which is also the transposed convolution", _WIDE, SUMS, _CONV),
-    KernelSpec("conv2d_weight_grad", "conv", "(gy (N,O,oh,ow), x (N,C,H,W), geom) -> gw (O,C/groups,kh,kw)",
-               "the transpose of w -> conv2d(x, w)", _WIDE, SUMS, _CONV),
+               _WIDE, CONVOLUTIONS, _CONV),
+    KernelSpec("conv2d_input_grad", "conv", "(gy (N,O,oh,ow), w, geom, precision=\"fast\") -> gx (N,C,H,W)",
+               "the transpose of x -> conv2d(x, w), which is also the transposed convolution", _WIDE, CONVOLUTIONS, _CONV),
+    KernelSpec("conv2d_weight_grad", "conv", "(gy (N,O,oh,ow), x (N,C,H,W), geom, precision=\"fast\") -> gw (O,C/groups,kh,kw)",
+               "the transpose of w -> conv2d(x, w)", _WIDE, CONVOLUTIONS, _CONV),
     KernelSpec("im2col", "conv", "(x (N,C,H,W), geom) -> cols (N, C*kh*kw, oh*ow)",
                "every window as a column; rows ordered channel, kernel row, kernel column", "none", EXACT, _CONV),
     KernelSpec("col2im", "conv", "(cols (N, C*kh*kw, oh*ow), geom) -> x (N,C,H,W)",
@@ -108,6 +119,12 @@ _SPECS = (
                _WIDE, SUMS, _NORM),
     KernelSpec("batch_norm_grad", "norm", "(gy, x, w, mean, invstd) -> (gx, gw (C,), gb (C,))",
                "gx = w*invstd*(gy - mean(gy) - xhat*mean(gy*xhat)); gw = sum(gy*xhat); gb = sum(gy)", _WIDE, SUMS, _NORM),
+    KernelSpec("batch_norm_relu", "norm",
+               "(x (N,C,...), w (C,)|None, b (C,)|None, residual (as x)|None, eps) -> (y, mean (C,), invstd (C,))",
+               "y = max(batch_norm(x, w, b) + residual, 0), in one pass", _WIDE, SUMS, _NORM),
+    KernelSpec("batch_norm_relu_grad", "norm", "(gy, x, w, b, y, mean, invstd, residual: bool) -> (gx, gw (C,), gb (C,)[, g])",
+               "g = gy where y > 0; gx, gw, gb = batch_norm_grad(g, x, ...); with a residual also g, its gradient",
+               _WIDE, SUMS, _NORM),
     KernelSpec("batch_norm_inference", "norm", "(x (N,C,...), w, b, mean (C,), var (C,), eps) -> y",
                "(x-mean)/sqrt(var+eps)*w + b with given statistics", _OWN, SUMS, _NORM),
     KernelSpec("layer_norm", "norm", "(x (*outer,*inner), w (inner)|None, b|None, ndim, eps) -> (y, mean, invstd)",

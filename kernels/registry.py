@@ -23,8 +23,11 @@ ENVIRONMENT = "MINIDL_KERNELS"
 # The packages that hold a module per family; importing that module registers its kernels.
 _PACKAGES = ("minidl.kernels.plain", "minidl.kernels.reference")
 
+# The families that the fast CPU kernels (minidl.kernels.cpu) have a module for.
+_VECTOR_FAMILIES = ("conv", "elementwise", "norm", "optim", "pool")
+
 # Best first; a variant that is in nobody's order is used only when asked for by name.
-_ORDER: dict[str, tuple[str, ...]] = {"cpu": ("numpy", "reference"), "cuda": ("cupy",)}
+_ORDER: dict[str, tuple[str, ...]] = {"cpu": ("vector", "numpy", "reference"), "cuda": ("cupy",)}
 
 _table: dict[tuple[str, str], dict[str, Kernel]] = {}
 _loaded: set[str] = set()
@@ -154,6 +157,8 @@ def _load(family: str) -> None:
             return
         for package in _PACKAGES:
             importlib.import_module(f"{package}.{family}")
+        if family in _VECTOR_FAMILIES:
+            importlib.import_module(f"minidl.kernels.cpu.{family}")
         _loaded.add(family)
 
 

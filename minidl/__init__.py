@@ -39,6 +39,7 @@ from minidl.backend.dtypes import (  # noqa: E402
     uint8,
 )
 from minidl.backend.rng import Generator, get_rng_state, manual_seed, set_rng_state  # noqa: E402
+from minidl.backend.threads import get_num_threads, set_num_threads  # noqa: E402
 from minidl.ops import *  # noqa: E402, F403
 from minidl.tensor import Tensor  # noqa: E402
 

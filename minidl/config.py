@@ -44,3 +44,7 @@ strict_shapes: Switch[bool] = Switch(
 initialisation: Switch[str] = Switch(
     "initialisation", "draw",
     'Initial values of parameters: "draw" them, "skip" drawing, or keep "shapes" only (see minidl.nn.init).')
+conv_precision: Switch[str] = Switch(
+    "conv_precision", "fast",
+    "How convolutions may be computed: \"fast\" lets kernels use Winograd's transforms, whose float32 rounding errors are a few "
+    "times larger; \"direct\" keeps to sums of products.")

@@ -174,7 +174,7 @@ def _groups(geom: Any) -> Iterator[tuple[slice, slice]]:
 
 
 @plain("conv2d")
-def conv2d(xp: Any, x: Array, w: Array, b: Array | None, geom: Any) -> Array:
+def conv2d(xp: Any, x: Array, w: Array, b: Array | None, geom: Any, precision: str = "fast") -> Array:
     dtype, s = x.dtype, _shape(geom)
     x, w, b = widen(xp, x, w, b)
     y = xp.empty((x.shape[0], geom.O, s.out_h, s.out_w), x.dtype)
@@ -193,7 +193,7 @@ def conv2d(xp: Any, x: Array, w: Array, b: Array | None, geom: Any) -> Array:
 
 
 @plain("conv2d_input_grad")
-def conv2d_input_grad(xp: Any, gy: Array, w: Array, geom: Any) -> Array:
+def conv2d_input_grad(xp: Any, gy: Array, w: Array, geom: Any, precision: str = "fast") -> Array:
     dtype, s = gy.dtype, _shape(geom)
     gy, w = widen(xp, gy, w)
     gx = xp.empty((gy.shape[0], geom.C, s.H, s.W), gy.dtype)
@@ -216,7 +216,7 @@ def conv2d_input_grad(xp: Any, gy: Array, w: Array, geom: Any) -> Array:
 
 
 @plain("conv2d_weight_grad")
-def conv2d_weight_grad(xp: Any, gy: Array, x: Array, geom: Any) -> Array:
+def conv2d_weight_grad(xp: Any, gy: Array, x: Array, geom: Any, precision: str = "fast") -> Array:
     dtype, s = gy.dtype, _shape(geom)
     gy, x = widen(xp, gy, x)
     gw = xp.zeros((geom.O, geom.C // geom.groups, s.kh, s.kw), gy.dtype)

@@ -86,6 +86,25 @@ def batch_norm_grad(
     return gx.reshape(x.shape), gw.astype(dtype), gb.astype(dtype)
 
 
+@plain("batch_norm_relu")
+def batch_norm_relu(
+    xp: Any, x: Array, w: Array | None, b: Array | None, residual: Array | None, eps: float
+) -> tuple[Array, Array, Array]:
+    y, mean, invstd = batch_norm(xp, x, w, b, eps)
+    if residual is not None:
+        y += residual
+    return xp.maximum(y, y.dtype.type(0), out=y), mean, invstd
+
+
+@plain("batch_norm_relu_grad")
+def batch_norm_relu_grad(
+    xp: Any, gy: Array, x: Array, w: Array | None, b: Array | None, y: Array, mean: Array, invstd: Array, residual: bool
+) -> tuple[Array, ...]:
+    g = xp.multiply(gy, y > 0)
+    grads = batch_norm_grad(xp, g, x, w, mean, invstd)
+    return (*grads, g) if residual else grads
+
+
 @plain("batch_norm_inference")
 def batch_norm_inference(
     xp: Any, x: Array, w: Array | None, b: Array | None, mean: Array, var: Array, eps: float

@@ -108,7 +108,7 @@ def max_pool2d_take(xp: Any, x: Array, indices: Array, geom: Any) -> Array:
     return xp.take_along_axis(x.reshape(n, c, h * w), flat, axis=2).reshape(indices.shape)
 
 
-def _divisor(xp: Any, geom: Any, count_include_pad: bool, dtype: Any) -> Array:
+def divisor(xp: Any, geom: Any, count_include_pad: bool, dtype: Any) -> Array:
     """How many values each window averages over: (oh, ow)."""
     (sh, sw), (top, bottom, left, right), (dh, dw) = geom.stride, geom.padding, geom.dilation
     counts = []
@@ -129,13 +129,13 @@ def avg_pool2d(xp: Any, x: Array, geom: Any, count_include_pad: bool = True) -> 
     for images in blocks(x.shape[0], x[:1].nbytes):
         for _, outputs, inputs in _positions(geom):
             y[images][outputs] += x[images][inputs]
-    y /= _divisor(xp, geom, count_include_pad, y.dtype)
+    y /= divisor(xp, geom, count_include_pad, y.dtype)
     return y.astype(x.dtype, copy=False)
 
 
 @plain("avg_pool2d_grad")
 def avg_pool2d_grad(xp: Any, gy: Array, geom: Any, count_include_pad: bool = True) -> Array:
-    share = gy / _divisor(xp, geom, count_include_pad, wide(xp, gy.dtype))
+    share = gy / divisor(xp, geom, count_include_pad, wide(xp, gy.dtype))
     gx = xp.zeros((*gy.shape[:2], geom.H, geom.W), share.dtype)
     for images in blocks(gy.shape[0], gx[:1].nbytes):
         for _, outputs, inputs in _positions(geom):

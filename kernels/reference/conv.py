@@ -37,7 +37,7 @@ def _wide(dtype: Any) -> Any:
 
 
 @reference("conv2d")
-def conv2d(x: Array, w: Array, b: Array | None, geom: Any) -> Array:
+def conv2d(x: Array, w: Array, b: Array | None, geom: Any, precision: str = "fast") -> Array:
     y = np.zeros((x.shape[0], geom.O, geom.out_h, geom.out_w), _wide(x.dtype))
     for o, inputs in _channels(geom):
         for i, j, u, v, row, column in _products(geom):
@@ -48,7 +48,7 @@ def conv2d(x: Array, w: Array, b: Array | None, geom: Any) -> Array:
 
 
 @reference("conv2d_input_grad")
-def conv2d_input_grad(gy: Array, w: Array, geom: Any) -> Array:
+def conv2d_input_grad(gy: Array, w: Array, geom: Any, precision: str = "fast") -> Array:
     gx = np.zeros((gy.shape[0], geom.C, geom.H, geom.W), _wide(gy.dtype))
     for o, inputs in _channels(geom):
         for i, j, u, v, row, column in _products(geom):
@@ -57,7 +57,7 @@ def conv2d_input_grad(gy: Array, w: Array, geom: Any) -> Array:
 
 
 @reference("conv2d_weight_grad")
-def conv2d_weight_grad(gy: Array, x: Array, geom: Any) -> Array:
+def conv2d_weight_grad(gy: Array, x: Array, geom: Any, precision: str = "fast") -> Array:
     gw = np.zeros((geom.O, geom.C // geom.groups, geom.kh, geom.kw), _wide(gy.dtype))
     for o, inputs in _channels(geom):
         for i, j, u, v, row, column in _products(geom):

@@ -62,6 +62,23 @@ def batch_norm_grad(gy: Array, x: Array, w: Array | None, mean: Array, invstd: A
     return gx, gw, gb
 
 
+@reference("batch_norm_relu")
+def batch_norm_relu(
+    x: Array, w: Array | None, b: Array | None, residual: Array | None, eps: float
+) -> tuple[Array, Array, Array]:
+    y, mean, invstd = batch_norm(x, w, b, eps)
+    return np.maximum(y if residual is None else y + residual, y.dtype.type(0)), mean, invstd
+
+
+@reference("batch_norm_relu_grad")
+def batch_norm_relu_grad(
+    gy: Array, x: Array, w: Array | None, b: Array | None, y: Array, mean: Array, invstd: Array, residual: bool
+) -> tuple[Array, ...]:
+    g = np.where(y > 0, gy, gy.dtype.type(0))
+    grads = batch_norm_grad(g, x, w, mean, invstd)
+    return (*grads, g) if residual else grads
+
+
 @reference("batch_norm_inference")
 def batch_norm_inference(x: Array, w: Array | None, b: Array | None, mean: Array, var: Array, eps: float) -> Array:
     c = x.shape[1]

@@ -44,7 +44,7 @@ class Backend:
         for verb, name in BINARY.items():
             setattr(self, verb, self._binary(getattr(xp, name)))
         for verb in verbs():
-            if not hasattr(type(self), verb):
+            if not hasattr(self, verb):              # what is a ufunc or a method stays one; the method may look up a kernel
                 setattr(self, verb, self._kernel(verb))
 
     def _unary(self, ufunc: Any) -> Callable[..., Array]:
@@ -327,10 +327,17 @@ class Backend:
     def pad(self, x: Array, *, widths: Sequence[tuple[int, int]], value: float) -> Array:
         """Put ``value`` around x; negative widths crop."""
         shape = tuple(n + lo + hi for n, (lo, hi) in zip(x.shape, widths, strict=True))
-        y = self.xp.full(shape, value, x.dtype)
+        y = self._ordered_as(x, shape, value)
         inner = tuple(slice(max(lo, 0), n - max(hi, 0)) for n, (lo, hi) in zip(shape, widths, strict=True))
         y[inner] = x[self._cropped(x.shape, widths)]
         return y
+
+    def _ordered_as(self, x: Array, shape: tuple[int, ...], value: float) -> Array:
+        """An array of ``shape`` filled with ``value``, channels-last in memory if x is."""
+        if len(shape) == 4 and x.ndim == 4 and x.strides[1] == x.dtype.itemsize and not x.flags.c_contiguous:
+            n, c, h, w = shape
+            return self.xp.full((n, h, w, c), value, x.dtype).transpose(0, 3, 1, 2)
+        return self.xp.full(shape, value, x.dtype)
 
     @staticmethod
     def _cropped(shape: tuple[int, ...], widths: Sequence[tuple[int, int]]) -> tuple[slice, ...]:
@@ -348,7 +355,7 @@ class Backend:
 
     def getitem_grad(self, gy: Array, *, shape: tuple[int, ...], index: Any) -> Array:
         """gy added into zeros where x[index] was read; an element that was read twice gets both."""
-        gx = self.xp.zeros(shape, gy.dtype)
+        gx = self._ordered_as(gy, shape, 0)
         if all(i is None or i is Ellipsis or isinstance(i, (int, slice)) for i in (index if type(index) is tuple else (index,))):
             gx[index] = gy
         else:
@@ -413,6 +420,10 @@ class Backend:
     # ------------------------------------------- kernels whose recorded form takes other options than their array form
     def batch_norm_grad(self, gy: Array, x: Array, w: Array, mean: Array, invstd: Array, *, eps: float) -> Any:
         return lookup("batch_norm_grad", self.kind)(gy, x, w, mean, invstd)
+
+    def batch_norm_relu_grad(self, gy: Array, x: Array, w: Array, b: Array, y: Array, mean: Array, invstd: Array, *, eps: float,
+                             residual: bool) -> Any:
+        return lookup("batch_norm_relu_grad", self.kind)(gy, x, w, b, y, mean, invstd, residual)
 
     def layer_norm_grad(self, gy: Array, x: Array, w: Array, mean: Array, invstd: Array, *, ndim: int, eps: float) -> Any:
         return lookup("layer_norm_grad", self.kind)(gy, x, w, mean, invstd, ndim)

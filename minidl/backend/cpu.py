@@ -13,9 +13,14 @@ from typing import Any
 import numpy as np
 
 from minidl.backend.base import Array, Backend
+from minidl.config import conv_precision
+from minidl.kernels import lookup
 
 # log(0) is -inf and x / 0 is inf without a word, as in PyTorch; detect_anomaly() finds where they come from.
 warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"minidl\.(backend|kernels)")
+
+
+LARGE = 1 << 16                                      # elements from which looking up a kernel pays for an elementwise operation
 
 
 class CPU(Backend):
@@ -23,6 +28,22 @@ class CPU(Backend):
 
     def __init__(self) -> None:
         super().__init__(np, "cpu", "cpu")
+        self.add: Callable[[Array, Array], Array] = _add     # hides the ufunc
+
+    def relu(self, x: Array) -> Array:
+        return lookup("relu", "cpu")(x) if x.size >= LARGE else super().relu(x)
+
+    def relu_grad(self, gy: Array, y: Array) -> Array:
+        return lookup("relu_grad", "cpu")(gy, y) if y.size >= LARGE else super().relu_grad(gy, y)
+
+    def conv2d(self, x: Array, w: Array, b: Array | None, *, geom: Any) -> Array:
+        return lookup("conv2d", "cpu")(x, w, b, geom, conv_precision.get())
+
+    def conv2d_input_grad(self, gy: Array, w: Array, *, geom: Any) -> Array:
+        return lookup("conv2d_input_grad", "cpu")(gy, w, geom, conv_precision.get())
+
+    def conv2d_weight_grad(self, gy: Array, x: Array, *, geom: Any) -> Array:
+        return lookup("conv2d_weight_grad", "cpu")(gy, x, geom, conv_precision.get())
 
     def _unary(self, ufunc: Any) -> Callable[..., Array]:
         return lambda x: ufunc(x, out=...)
@@ -42,6 +63,8 @@ class CPU(Backend):
         return x if type(x) is np.ndarray and x.base is None and sys.getrefcount(x) <= _SOLE else np.array(x)
 
     def add_into(self, x: Array, value: Array) -> Array:
+        if x.size >= LARGE:
+            return _add(x, value)                    # on all threads, which beats saving an array
         # In place on one element takes three times as long as out of place.
         return np.add(x, value, x) if x.size > 1 else np.add(x, value, out=...)
 
@@ -71,6 +94,12 @@ class CPU(Backend):
 
     def matmul(self, a: Array, b: Array) -> Array:
         return np.matmul(a, b, out=...)
+
+
+def _add(a: Array, b: Array) -> Array:
+    if a.size >= LARGE and type(b) is np.ndarray and a.shape == b.shape:
+        return lookup("add", "cpu")(a, b)
+    return np.add(a, b, out=...)
 
 
 def _count_of_a_sole_owner() -> int:

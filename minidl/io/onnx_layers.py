@@ -152,6 +152,14 @@ def _batch_norm(g: Graph, x: Value, w: Value | None, b: Value | None, *, eps: fl
     return [_per_channel(g, y, w, b, x.ndim), None, None]
 
 
+@rule("batch_norm_relu")
+def _batch_norm_relu(
+    g: Graph, x: Value, w: Value | None, b: Value | None, residual: Value | None, *, eps: float
+) -> list[str | None]:
+    y = _batch_norm(g, x, w, b, eps=eps)[0]
+    return [g.op("Relu", y if residual is None else g.op("Add", y, residual)), None, None]
+
+
 @rule("layer_norm")
 def _layer_norm(g: Graph, x: Value, w: Value | None, b: Value | None, *, ndim: int, eps: float) -> list[str | None]:
     w, b = _affine(g, x, w, b, x.shape[x.ndim - ndim :])

@@ -40,11 +40,10 @@ class BasicBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, in_planes, H, W) -> (N, planes, H / stride, W / stride)."""
-        y = F.relu(self.bn1(self.conv1(x)))
-        y = self.bn2(self.conv2(y))
-        if self.residual:
-            y = y + shortcut_a(x, y.shape[1], self.stride)
-        return F.relu(y)
+        y = self.bn1(self.conv1(x), relu=True)
+        y = self.conv2(y)
+        shortcut = shortcut_a(x, y.shape[1], self.stride) if self.residual else None
+        return self.bn2(y, relu=True, residual=shortcut)  # relu(bn2(y) + shortcut)
 
 
 class CifarResNet(nn.Module):
@@ -82,7 +81,7 @@ class CifarResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits of images ``x``."""
-        x = F.relu(self.bn1(self.conv1(x)))
+        x = self.bn1(self.conv1(x), relu=True)
         x = self.layer3(self.layer2(self.layer1(x)))
         return self.linear(x.mean((2, 3)))
 

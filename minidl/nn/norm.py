@@ -96,16 +96,19 @@ class _BatchNorm(_NormBase):
         super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype, bias=bias)
         self.unbiased_running_var = unbiased_running_var
 
-    def forward(self, input: Tensor) -> Tensor:
-        """Normalise ``input``; in training mode also update the running statistics."""
+    def forward(self, input: Tensor, *, relu: bool = False, residual: Tensor | None = None) -> Tensor:
+        """Normalise ``input``; in training mode also update the running statistics.
+
+        ``relu=True`` returns max(result + residual, 0), the end of a residual block, in one pass over memory.
+        """
         self._check_input(input)
         mean, var = self.running_mean, self.running_var
-        if not self.training:
-            return F.batch_norm(input, mean, var, self.weight, self.bias, mean is None, 0.0, self.eps)
-        if mean is None or var is None:
-            return F.batch_norm(input, None, None, self.weight, self.bias, True, 0.0, self.eps)
+        training, momentum = self.training or mean is None, 0.0
+        if mean is not None and self.training:
+            momentum = self._count_batch()
         return F.batch_norm(
-            input, mean, var, self.weight, self.bias, True, self._count_batch(), self.eps, self.unbiased_running_var
+            input, mean, var, self.weight, self.bias, training, momentum, self.eps, self.unbiased_running_var, relu=relu,
+            residual=residual,
         )
 
     def _count_batch(self) -> float:

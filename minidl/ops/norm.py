@@ -49,6 +49,28 @@ def batch_norm_grad(F, gy, x, w, mean, invstd, *, eps):
     return _grad(F, g, xhat, invstd, axis), F.sum(F.mul(gy, xhat), axis=axis), F.sum(gy, axis=axis)
 
 
+class BatchNormRelu(Function, verb="batch_norm_relu"):
+    """(max(batch_norm(x) + residual, 0), mean, 1 / sqrt(var + eps)): what a residual block does, without arrays in between."""
+    primary = True
+
+    def forward(self, F, x, w, b, residual, *, eps):
+        self.eps = eps
+        self.result, self.mean, self.invstd = F.batch_norm_relu(x, w, b, residual, eps=eps)
+        return self.result, self.mean, self.invstd
+
+    def backward(self, F, gy, x, w, b, result, mean, invstd):
+        residual = bool(self.needs[3])
+        gx, gw, gb, *g = F.batch_norm_relu_grad(gy, x, w, b, result, mean, invstd, eps=self.eps, residual=residual)
+        return gx, self.needs[1] and gw, self.needs[2] and gb, g[0] if g else None
+
+
+@composite("batch_norm_relu_grad")
+def batch_norm_relu_grad(F, gy, x, w, b, y, mean, invstd, *, eps, residual):
+    g = F.relu_grad(gy, y)
+    grads = F.batch_norm_grad(g, x, w, mean, invstd, eps=eps)
+    return (*grads, g) if residual else grads
+
+
 def _known(shape, n):
     return tuple(n if s == -1 else s for s in shape)
 

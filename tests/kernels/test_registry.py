@@ -47,7 +47,7 @@ def test_every_verb_has_an_oracle_and_a_default():
     assert len(kernels.verbs()) > 40
     for verb in kernels.verbs():
         assert {"reference", "numpy"} <= set(kernels.variants(verb, "cpu")), verb
-        assert chosen(verb) == "numpy"
+        assert chosen(verb) == ("vector" if "vector" in kernels.variants(verb, "cpu") else "numpy")
         assert "cupy" in kernels.variants(verb, "cuda")
         spec = kernels.spec(verb)
         assert spec.deterministic and set(spec.tolerance) == {"float16", "float32", "float64"}
@@ -63,7 +63,7 @@ def test_use_nests_and_ends():
                 assert chosen() == "numpy" and chosen("softmax") == "reference"
             assert chosen() == "reference"
         assert chosen("softmax") == "numpy"
-    assert chosen() == "numpy"
+    assert chosen() == "vector"
 
 
 def test_use_everywhere():
@@ -71,13 +71,13 @@ def test_use_everywhere():
         assert chosen() == chosen("dropout") == "reference" and chosen("softmax") == "numpy"
         with kernels.use("numpy"):
             assert chosen() == "numpy"
-    assert chosen() == "numpy"
+    assert chosen() == "vector"
 
 
 def test_use_ends_with_an_error():
     with pytest.raises(ZeroDivisionError), kernels.use(conv2d="reference"):
         raise ZeroDivisionError
-    assert chosen() == "numpy"
+    assert chosen() == "vector"
 
 
 def test_use_is_the_threads_own():
@@ -86,7 +86,7 @@ def test_use_is_the_threads_own():
         thread = threading.Thread(target=lambda: seen.append(chosen()))
         thread.start()
         thread.join()
-    assert seen == ["numpy"]
+    assert seen == ["vector"]
 
 
 def test_the_choice_is_what_runs():
@@ -103,13 +103,13 @@ def test_an_unknown_verb_lists_the_verbs():
 
 
 def test_an_unknown_variant_lists_the_variants():
-    with pytest.raises(ConfigError, match="'conv2d' has no variant 'fast' on 'cpu'; it has: numpy, reference"):
+    with pytest.raises(ConfigError, match="'conv2d' has no variant 'fast' on 'cpu'; it has: numpy, reference, vector"):
         with kernels.use(conv2d="fast"):
             pass
-    with pytest.raises(ConfigError, match="no kernel has a variant 'fast'; variants: cupy, numpy, reference"):
+    with pytest.raises(ConfigError, match="no kernel has a variant 'fast'; variants: cupy, numpy, reference, vector"):
         with kernels.use("fast"):
             pass
-    assert chosen() == "numpy"
+    assert chosen() == "vector"
 
 
 def test_a_variant_of_another_device_is_not_silently_replaced():

@@ -30,6 +30,16 @@ class Twins:
         nn.Sequential = lambda *layers: torch.nn.Sequential(
             *(OrderedDict(layer) if isinstance(layer, dict) else layer for layer in layers)
         )
+
+        class BatchNorm2d(torch.nn.BatchNorm2d):
+            """PyTorch's, with the end of a residual block that ours can compute in the same pass."""
+
+            def forward(self, x, *, relu=False, residual=None):
+                y = super().forward(x)
+                y = y if residual is None else y + residual
+                return torch.relu(y) if relu else y
+
+        nn.BatchNorm2d = BatchNorm2d
         self._replacements = {
             "minidl": SimpleNamespace(nn=nn),
             "minidl.nn": SimpleNamespace(functional=torch.nn.functional, init=init),

@@ -125,6 +125,10 @@ def _batch_norm(x, w=None, b=None, eps=1e-5):
     return affine(standardised(x, (0, *range(2, x.ndim)), eps), w, b, _channels(x)) if x.size else x
 
 
+def _batch_norm_relu(x, w=None, b=None, r=None, eps=1e-5):
+    return np.maximum(_batch_norm(x, w, b, eps) + (0 if r is None else r), 0)
+
+
 def _batch_norm_eval(x, mean, var, w=None, b=None, eps=1e-5):
     s = _channels(x)
     return affine((x - mean.reshape(s)) / np.sqrt(var.reshape(s) + eps), w, b, s)
@@ -183,6 +187,28 @@ NORMS = [
             ),
             Bad(Sample(np.zeros(3)), ShapeError, "batch_norm: expected"),
         ),
+    ),
+    Op(
+        "F.batch_norm(relu)",
+        lambda x, w=None, b=None, r=None, eps=1e-5: F.batch_norm(
+            x, None, None, w, b, training=True, eps=eps, relu=True, residual=r
+        ),
+        lambda d: [
+            Sample(d(3, 2, 2), d(2), d(2)),
+            Sample(d(4, 2)),
+            Sample(d(2, 2, 2, 2), d(2), d(2), d(2, 2, 2, 2), eps=0.1),
+            Sample(d(0, 2, 2), d(2), d(2), d(0, 2, 2)),
+        ],
+        _batch_norm_relu,
+        torch=lambda torch: (
+            lambda x, w=None, b=None, r=None, eps=1e-5: torch.relu(
+                torch.nn.functional.batch_norm(x, None, None, w, b, training=True, eps=eps) + (0 if r is None else r)
+            )
+        ),
+        verbs=("batch_norm_relu",),
+        composites=("batch_norm_relu_grad",),
+        tolerance=NORM_TOLERANCE,
+        without={**NO_SCALAR, "half": "PyTorch rounds the statistics to float16 in between"},
     ),
     Op(
         "F.batch_norm(eval)",

@@ -23,7 +23,7 @@ def _check_channels(name: str, x: Tensor, **vectors: Tensor | None) -> None:
 
 def batch_norm(input: Tensor, running_mean: Tensor | None, running_var: Tensor | None, weight: Tensor | None = None,
                bias: Tensor | None = None, training: bool = False, momentum: float = 0.1, eps: float = 1e-5,
-               unbiased: bool = True) -> Tensor:
+               unbiased: bool = True, *, relu: bool = False, residual: Tensor | None = None) -> Tensor:
     """(x - mean) / sqrt(var + eps) * weight + bias, with the statistics of each channel.
 
     In training, mean and var are those of the batch over all axes but the channels (var divides by the number of elements
@@ -34,6 +34,7 @@ def batch_norm(input: Tensor, running_mean: Tensor | None, running_var: Tensor |
         running_mean, running_var, weight, bias: (C,) or None.
         unbiased: the running variance takes m / (m - 1) times the batch's, as PyTorch and the paper's inference do; False
             keeps m as the divisor.
+        relu, residual: return max(result + residual, 0), or max(result, 0); in training this is one pass over memory.
 
     Raises:
         ShapeError: no channels, unequal numbers of them, or a training batch with one value per channel.
@@ -44,12 +45,16 @@ def batch_norm(input: Tensor, running_mean: Tensor | None, running_var: Tensor |
     if not training:
         if running_mean is None or running_var is None:
             raise ShapeError("batch_norm: evaluation needs running_mean and running_var; pass them, or training=True")
-        return tensors.batch_norm_inference(input, weight, bias, running_mean, running_var, eps=eps)
+        return _add_relu(tensors.batch_norm_inference(input, weight, bias, running_mean, running_var, eps=eps), relu, residual)
     m = input.numel() // max(input.shape[1], 1)
     if m == 1:
         raise ShapeError(f"batch_norm: a training batch of shape {input.shape} has one value for each channel, whose "
                          "variance is 0; use a larger batch, or eval()")
-    y, mean, invstd = tensors.batch_norm(input, weight, bias, eps=eps)
+    fused = relu and (residual is None or residual.shape == input.shape)
+    if fused:
+        y, mean, invstd = tensors.batch_norm_relu(input, weight, bias, residual, eps=eps)
+    else:
+        y, mean, invstd = tensors.batch_norm(input, weight, bias, eps=eps)
     if running_mean is not None and running_var is not None and m:
         with no_grad():
             var = (invstd.pow(-2) - eps).clamp(min=0.0)          # rounding may leave a little less than nothing
@@ -57,7 +62,13 @@ def batch_norm(input: Tensor, running_mean: Tensor | None, running_var: Tensor |
                 var = var * (m / (m - 1))
             for running, new in ((running_mean, mean), (running_var, var)):
                 running.copy_(running * (1 - momentum) + new.to(running.dtype) * momentum)
-    return y
+    return y if fused else _add_relu(y, relu, residual)
+
+
+def _add_relu(y: Tensor, relu: bool, residual: Tensor | None) -> Tensor:
+    if residual is not None:
+        y = y + residual
+    return tensors.relu(y) if relu else y
 
 
 def instance_norm(input: Tensor, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5) -> Tensor:

@@ -1,0 +1,84 @@
+"""Convolution and its gradients: which kernel computes which shape."""
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from minidl.kernels.cpu import direct, memory, winograd
+from minidl.kernels.cpu.direct import operand
+from minidl.kernels.cpu.dispatch import takes_conv2d, takes_conv2d_input_grad, takes_conv2d_weight_grad, vector
+from minidl.kernels.cpu.layout import channels_first, channels_last
+from minidl.kernels.cpu.plans import forward_plan, input_grad_plan
+
+
+def _groups(geom: Any) -> Iterator[tuple[int, int, int, int]]:
+    """(first input channel, input channels, first output channel, output channels) of each group."""
+    c, o = geom.C // geom.groups, geom.O // geom.groups
+    for group in range(geom.groups):
+        yield group * c, c, group * o, o
+
+
+def _any_batch(geom: Any) -> Any:
+    """The geometry without the size of the batch, so that one plan serves all sizes."""
+    return geom._replace(N=0)
+
+
+def _shape(geom: Any) -> winograd.Shape:
+    top, _, left, _ = geom.padding
+    return winograd.Shape(geom.H, geom.W, top, left, geom.out_h, geom.out_w)
+
+
+def _transposed_shape(geom: Any) -> winograd.Shape:
+    """The input gradient as a convolution of gy with the filters turned by 180 degrees."""
+    top, _, left, _ = geom.padding
+    return winograd.Shape(geom.out_h, geom.out_w, 2 - top, 2 - left, geom.H, geom.W)
+
+
+@vector("conv2d", takes_conv2d)
+def conv2d(x: Any, w: Any, b: Any, geom: Any, precision: str = "fast") -> Any:
+    y = memory.empty((len(x), geom.out_h, geom.out_w, geom.O))
+    if y.size:
+        w, images = np.ascontiguousarray(w), channels_last(x)
+        m = winograd.suits(geom) if precision == "fast" else 0
+        for c, inputs, o, outputs in _groups(geom):
+            source, target, filters = operand(images, c, inputs), operand(y, o, outputs), w[o : o + outputs]
+            bias = None if b is None else b[o : o + outputs]
+            if m:
+                winograd.convolve(_shape(geom), m, source, filters, bias, target, False)
+            else:
+                direct.convolve(forward_plan(_any_batch(geom)), source, filters, bias, target, False)
+    return channels_first(y)
+
+
+@vector("conv2d_input_grad", takes_conv2d_input_grad)
+def conv2d_input_grad(gy: Any, w: Any, geom: Any, precision: str = "fast") -> Any:
+    gx = memory.empty((len(gy), geom.H, geom.W, geom.C))
+    if gx.size:
+        w, gradients = np.ascontiguousarray(w), channels_last(gy)
+        m = winograd.suits(geom, transposed=True) if precision == "fast" else 0
+        for c, inputs, o, outputs in _groups(geom):
+            source, target, filters = operand(gradients, o, outputs), operand(gx, c, inputs), w[o : o + outputs]
+            if m:
+                winograd.convolve(_transposed_shape(geom), m, source, filters, None, target, True)
+            else:
+                direct.convolve(input_grad_plan(_any_batch(geom)), source, filters, None, target, True)
+    return channels_first(gx)
+
+
+@vector("conv2d_weight_grad", takes_conv2d_weight_grad)
+def conv2d_weight_grad(gy: Any, x: Any, geom: Any, precision: str = "fast") -> Any:
+    gw = memory.owned((geom.O, geom.C // geom.groups, geom.kh, geom.kw))
+    if not gy.size or not x.size:
+        gw.fill(0)
+    else:
+        images, gradients = channels_last(x), channels_last(gy)
+        m = winograd.suits(geom) if precision == "fast" else 0
+        for c, inputs, o, outputs in _groups(geom):
+            source, gradient, result = operand(images, c, inputs), operand(gradients, o, outputs), gw[o : o + outputs]
+            if m:
+                winograd.weight_gradient(_shape(geom), m, source, gradient, result)
+            else:
+                direct.weight_gradient(forward_plan(_any_batch(geom)), source, gradient, result)
+    return gw

@@ -1,0 +1,130 @@
+"""Which calls the vector kernels take.
+
+Every verb here has a condition on its arguments; a call that does not meet it runs the NumPy variant, and so does every call
+where kernels cannot be compiled at all.  The conditions:
+
+=========================  =====================================================================================
+conv2d and its gradients   float32, at most FEW_GROUPS groups; any stride, padding, dilation and number of channels
+batch_norm and its kin     float32, LARGE elements or more
+relu, relu_grad, add       float32, equal shapes, LARGE elements or more
+max_pool2d, avg_pool2d     float32, LARGE elements or more; the gradients also need a dilation of 1
+sgd_                       float32, C-contiguous arrays
+=========================  =====================================================================================
+"""
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from minidl.kernels.cpu.engine import Unavailable
+from minidl.kernels.registry import Kernel, register, variants
+
+LARGE = 1 << 14                                      # elements from which a launch is worth its overhead
+FEW_GROUPS = 8                                       # each group of a convolution is a launch of its own
+
+FLOAT32 = np.dtype(np.float32)
+_disabled = False
+
+
+def vector(verb: str, takes: Callable[..., bool]) -> Callable[[Kernel], Kernel]:
+    """Decorator: the function below is the "vector" variant of ``verb`` for the calls that ``takes(*arguments)`` accepts."""
+
+    def decorate(kernel: Kernel) -> Kernel:
+        @functools.wraps(kernel)
+        def run(*arguments: Any, **options: Any) -> Any:
+            if not _disabled and takes(*arguments, **options):
+                try:
+                    return kernel(*arguments, **options)
+                except Unavailable as error:
+                    _disable(error)
+            return variants(verb, "cpu")["numpy"](*arguments, **options)
+
+        register(verb, "cpu", "vector")(run)
+        return run
+
+    return decorate
+
+
+def _disable(error: Unavailable) -> None:
+    """From now on everything runs on NumPy; said once."""
+    global _disabled
+    _disabled = True
+    warnings.warn(f"the fast CPU kernels are off, NumPy computes instead: {error}", RuntimeWarning, stacklevel=4)
+
+
+def all_float32(*arrays: Any) -> bool:
+    """Whether every array that is there is float32."""
+    return all(a is None or a.dtype == FLOAT32 for a in arrays)
+
+
+def takes_conv2d(x: Any, w: Any, b: Any, geom: Any, precision: str = "fast") -> bool:
+    return all_float32(x, w, b) and _takes_geometry(geom)
+
+
+def takes_conv2d_input_grad(gy: Any, w: Any, geom: Any, precision: str = "fast") -> bool:
+    return all_float32(gy, w) and _takes_geometry(geom)
+
+
+def takes_conv2d_weight_grad(gy: Any, x: Any, geom: Any, precision: str = "fast") -> bool:
+    return all_float32(gy, x) and _takes_geometry(geom)
+
+
+def _takes_geometry(geom: Any) -> bool:
+    return geom.groups <= FEW_GROUPS
+
+
+def takes_batch_norm(x: Any, w: Any, b: Any, eps: float) -> bool:
+    return all_float32(x, w, b) and x.size >= LARGE
+
+
+def takes_batch_norm_grad(gy: Any, x: Any, w: Any, mean: Any, invstd: Any) -> bool:
+    return all_float32(gy, x, w, mean, invstd) and x.size >= LARGE
+
+
+def takes_batch_norm_relu(x: Any, w: Any, b: Any, residual: Any, eps: float) -> bool:
+    return all_float32(x, w, b, residual) and x.size >= LARGE
+
+
+def takes_batch_norm_relu_grad(gy: Any, x: Any, w: Any, b: Any, y: Any, mean: Any, invstd: Any, residual: bool) -> bool:
+    return all_float32(gy, x, w, b, y, mean, invstd) and x.size >= LARGE
+
+
+def takes_batch_norm_inference(x: Any, w: Any, b: Any, mean: Any, var: Any, eps: float) -> bool:
+    return all_float32(x, w, b, mean, var) and x.size >= LARGE
+
+
+def takes_relu(x: Any) -> bool:
+    return x.dtype == FLOAT32 and x.size >= LARGE
+
+
+def takes_pair(a: Any, b: Any) -> bool:
+    return a.size >= LARGE and a.shape == b.shape and a.dtype == FLOAT32 and b.dtype == FLOAT32
+
+
+def takes_max_pool(x: Any, geom: Any) -> bool:
+    return x.dtype == FLOAT32 and x.size >= LARGE
+
+
+def takes_avg_pool(x: Any, geom: Any, count_include_pad: bool = True) -> bool:
+    return x.dtype == FLOAT32 and x.size >= LARGE
+
+
+def takes_max_pool_grad(gy: Any, indices: Any, geom: Any) -> bool:
+    return gy.dtype == FLOAT32 and indices.dtype == np.int64 and _takes_gather(gy, geom)
+
+
+def takes_avg_pool_grad(gy: Any, geom: Any, count_include_pad: bool = True) -> bool:
+    return gy.dtype == FLOAT32 and _takes_gather(gy, geom)
+
+
+def _takes_gather(gy: Any, geom: Any) -> bool:
+    return tuple(geom.dilation) == (1, 1) and len(gy) * geom.C * geom.H * geom.W >= LARGE
+
+
+def takes_optimizer(params: Any, grads: Any, *states: Any, **options: Any) -> bool:
+    return all(a is None or a.dtype == FLOAT32 and a.flags.c_contiguous
+               for arrays in (params, grads, *states) for a in arrays)

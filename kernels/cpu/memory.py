@@ -1,0 +1,118 @@
+"""Large buffers, used again.
+
+The operating system hands out fresh memory page by page, at the first touch: filling a fresh 64 MB array takes about twice
+as long as filling one that was used before.  A training step frees as much as it allocates, so freed buffers wait here for
+the next array of their size.
+
+``empty`` returns an ordinary NumPy array whose base is a :class:`_Lease`; when the array and all its views are gone, so is the
+lease, and its buffer comes back.
+"""
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from typing import Any
+
+import numpy as np
+
+SMALL = 1 << 16                                      # bytes; below, NumPy's own allocation is as good
+LIMIT = 512 << 20                                    # bytes that may wait unused; beyond, the longest unused are freed
+_ALIGNMENT = 64
+
+
+class _Arena:
+    """Buffers by size class: eight classes per power of two, so that at most an eighth of a buffer is wasted."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit, self.idle = limit, 0
+        self._free: OrderedDict[int, list[np.ndarray]] = OrderedDict()   # least recently used size first
+        self._lock = threading.RLock()               # reentrant: a lease may be collected while it is held
+
+    @staticmethod
+    def round_up(size: int) -> int:
+        grain = max(_ALIGNMENT, 1 << max(0, size.bit_length() - 4))
+        return -(-size // grain) * grain
+
+    def take(self, size: int) -> np.ndarray:
+        with self._lock:
+            waiting = self._free.get(size)
+            if waiting:
+                self.idle -= size
+                self._free.move_to_end(size)
+                return waiting.pop()
+        return np.empty(size + _ALIGNMENT, np.uint8)
+
+    def give_back(self, size: int, buffer: np.ndarray) -> None:
+        with self._lock:
+            self._free.setdefault(size, []).append(buffer)
+            self._free.move_to_end(size)
+            self.idle += size
+            while self.idle > self.limit:
+                oldest, waiting = next(iter(self._free.items()))
+                if waiting:
+                    waiting.pop()
+                    self.idle -= oldest
+                else:
+                    del self._free[oldest]
+
+    def clear(self) -> None:
+        with self._lock:
+            self._free.clear()
+            self.idle = 0
+
+
+arena = _Arena(LIMIT)
+
+
+class _Lease:
+    """A buffer in use: what the array made of it has as its base."""
+
+    __slots__ = ("__array_interface__", "_buffer", "_size")
+
+    def __init__(self, shape: tuple[int, ...], dtype: np.dtype, size: int) -> None:
+        self._size = arena.round_up(size)
+        self._buffer = arena.take(self._size)
+        address = self._buffer.ctypes.data
+        self.__array_interface__: dict[str, Any] = {
+            "data": (address + -address % _ALIGNMENT, False), "shape": shape, "typestr": dtype.str, "version": 3}
+
+    def __del__(self) -> None:
+        if arena is not None:                        # modules are emptied when the interpreter goes
+            arena.give_back(self._size, self._buffer)
+
+
+_FLOAT32 = np.dtype(np.float32)
+
+
+def empty(shape: tuple[int, ...], dtype: np.dtype = _FLOAT32) -> np.ndarray:
+    """An uninitialised, C-contiguous array; a large one begins at a cache line."""
+    size = dtype.itemsize
+    for n in shape:
+        size *= n
+    if size < SMALL:
+        return np.empty(shape, dtype)
+    return np.asarray(_Lease(shape, dtype, size))
+
+
+def owned(shape: tuple[int, ...], dtype: np.dtype = _FLOAT32) -> np.ndarray:
+    """As :func:`empty`, for results that their user keeps, such as the gradient of a parameter: its memory is its own."""
+    return np.empty(shape, dtype)
+
+
+class _Scratch(threading.local):
+    """Working memory of the launches of one thread, by what it is for."""
+
+    def __init__(self) -> None:
+        self.buffers: dict[str, np.ndarray] = {}
+
+
+_scratch = _Scratch()
+
+
+def scratch(name: str, size: int) -> np.ndarray:
+    """At least ``size`` floats that nobody needs after the next launch: the same ones for every caller who says ``name``."""
+    buffer = _scratch.buffers.get(name)
+    if buffer is None or buffer.size < size:
+        _scratch.buffers.pop(name, None)
+        buffer = _scratch.buffers[name] = np.asarray(_Lease((size,), _FLOAT32, 4 * size))
+    return buffer

@@ -1,0 +1,31 @@
+"""Elementwise operations, one element at a time."""
+import numpy as np
+
+from minidl.kernels.registry import reference
+
+Array = np.ndarray
+
+
+@reference("relu")
+def relu(x: Array) -> Array:
+    y = np.empty(x.shape, x.dtype)
+    for i in np.ndindex(*x.shape):
+        y[i] = 0 if x[i] < 0 else x[i]
+    return y
+
+
+@reference("relu_grad")
+def relu_grad(gy: Array, y: Array) -> Array:
+    gx = np.zeros(gy.shape, gy.dtype)
+    for i in np.ndindex(*gy.shape):
+        if y[i] > 0:
+            gx[i] = gy[i]
+    return gx
+
+
+@reference("add")
+def add(a: Array, b: Array) -> Array:
+    y = np.empty(a.shape, a.dtype)
+    for i in np.ndindex(*a.shape):
+        y[i] = a[i] + b[i]
+    return y

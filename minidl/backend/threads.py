@@ -1,0 +1,20 @@
+"""How many threads the fast CPU kernels use."""
+from __future__ import annotations
+
+
+def get_num_threads() -> int:
+    """The threads that kernels use: what set_num_threads said, else $MINIDL_NUM_THREADS, else every core."""
+    from minidl.kernels.cpu import threads
+    return threads.get_num_threads()
+
+
+def set_num_threads(threads: int) -> None:
+    """Let kernels use so many threads, the caller's included.  The work is divided by shapes alone: no result depends on it.
+
+    NumPy's BLAS, which multiplies matrices, has its own threads and reads OPENBLAS_NUM_THREADS when it is loaded.
+
+    Raises:
+        ConfigError: not a positive whole number.
+    """
+    from minidl.kernels.cpu.threads import set_num_threads
+    set_num_threads(threads)

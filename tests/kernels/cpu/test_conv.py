@@ -1,0 +1,152 @@
+"""The vector convolutions: any shape, within their arrays, the same bits for every number of threads."""
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from minidl.kernels import variants
+from minidl.kernels.cpu import threads, transforms
+from minidl.kernels.cpu.emit import Kernel
+from minidl.kernels.cpu.launch import Program
+from minidl.kernels.cpu.winograd import suits
+from minidl.ops.geometry import conv2d_geometry
+from tests.kernels.cases import arrange, layouts, seeds
+from tests.kernels.cpu.guards import guard_bands
+
+VERBS = ("conv2d", "conv2d_input_grad", "conv2d_weight_grad")
+# Relative to the largest result.  "direct" sums up to 5,000 products in float32 (sqrt(n) * 6e-8 = 4e-6); Winograd's F(4, 3)
+# multiplies by up to 8 and loses two to three bits of that.
+TOLERANCE = {"direct": 1e-5, "fast": 4e-5}
+
+channels = st.sampled_from([1, 3, 5, 8, 16, 17, 32, 40, 64])
+
+
+@st.composite
+def convolutions(draw):
+    """(x_shape, w_shape, stride, padding, dilation, groups) of convolutions that fit; often 3x3 with stride 1."""
+    groups = draw(st.sampled_from([1, 1, 1, 2]))
+    c, o = draw(channels) * groups, draw(st.sampled_from([1, 4, 8, 10, 16, 24, 48, 100])) * groups
+    usual = draw(st.booleans())
+    kh, kw = (3, 3) if usual else (draw(st.integers(1, 7)), draw(st.integers(1, 7)))
+    stride, dilation = ((1, 1), (1, 1)) if usual else (
+        (draw(st.integers(1, 4)), draw(st.integers(1, 4))), (draw(st.integers(1, 3)), draw(st.integers(1, 2))))
+    padding = tuple(tuple(draw(st.integers(0, 3)) for _ in range(2)) for _ in range(2))
+    least = [max(1, d * (k - 1) + 1 - sum(p)) for d, k, p in zip(dilation, (kh, kw), padding, strict=True)]
+    h, w = (draw(st.integers(low, low + 20)) for low in least)
+    return (draw(st.integers(0, 5)), c, h, w), (o, c // groups, kh, kw), stride, padding, dilation, groups
+
+
+def run_all(variant, x, w, b, gy, geom, *precision):
+    conv2d, input_grad, weight_grad = (variants(verb)[variant] for verb in VERBS)
+    return conv2d(x, w, b, geom, *precision), input_grad(gy, w, geom, *precision), weight_grad(gy, x, geom, *precision)
+
+
+def data(case, seed, layout="channels_last"):
+    geom = conv2d_geometry(*case)
+    rng = np.random.default_rng(seed)
+    x, w, b, gy = (rng.standard_normal(shape).astype(np.float32) for shape in
+                   (case[0], case[1], (geom.O,), (geom.N, geom.O, geom.out_h, geom.out_w)))
+    return arrange(x, layout), w, b, arrange(gy, layout), geom
+
+
+def assert_near(got, expected, tolerance):
+    for verb, a, b in zip(VERBS, got, expected, strict=True):
+        assert a.shape == b.shape and a.dtype == np.float32
+        if b.size:
+            assert abs(a - b).max() <= tolerance * max(abs(b).max(), 1), verb
+
+
+@settings(deadline=None, max_examples=60)
+@given(case=convolutions(), precision=st.sampled_from(["fast", "direct"]), layout=layouts, seed=seeds)
+def test_any_shape(case, precision, layout, seed):
+    x, w, b, gy, geom = data(case, seed, layout)
+    with pytest.MonkeyPatch.context() as patch:
+        check = guard_bands(patch)
+        got = run_all("vector", x, w, b, gy, geom, precision)
+        check()
+    expected = run_all("numpy", *(a.astype(np.float64) for a in (x, w, b, gy)), geom)
+    assert_near(got, expected, TOLERANCE[precision])
+
+
+SHAPES = {
+    "1 pixel": ((1, 16, 1, 1), (16, 16, 1, 1), 1, 0),
+    "no images": ((0, 16, 8, 8), (16, 16, 3, 3), 1, 1),
+    "gray 5x5": ((9, 1, 28, 28), (6, 1, 5, 5), 1, 2),
+    "AlexNet 1": ((2, 3, 67, 67), (64, 3, 11, 11), 4, 2),
+    "AlexNet 2": ((2, 64, 27, 27), (192, 64, 5, 5), 1, 2),
+    "ResNet stem": ((2, 3, 64, 64), (64, 3, 7, 7), 2, 3),
+    "ResNet stride": ((3, 16, 32, 32), (32, 16, 3, 3), 2, 1),
+    "ResNet 32x32": ((33, 16, 32, 32), (16, 16, 3, 3), 1, 1),
+    "ResNet 8x8": ((17, 64, 8, 8), (64, 64, 3, 3), 1, 1),
+    "wide 13x13": ((3, 192, 13, 13), (384, 192, 3, 3), 1, 1),
+    "1x1 stride 2": ((3, 64, 14, 14), (128, 64, 1, 1), 2, 0),
+    "shrinking": ((2, 24, 13, 30), (48, 24, 3, 3), 1, (2, 0)),
+    "3 wide": ((1, 16, 14, 3), (40, 16, 3, 3), 1, 2),
+    "grouped": ((2, 64, 9, 9), (96, 32, 3, 3), 1, 1, 1, 2),
+}
+
+
+@pytest.mark.parametrize("precision", ["fast", "direct"])
+@pytest.mark.parametrize("case", SHAPES.values(), ids=SHAPES)
+def test_known_shapes(guarded, case, precision):
+    x, w, b, gy, geom = data(case, 7)
+    got = run_all("vector", x, w, b, gy, geom, precision)
+    guarded()
+    assert_near(got, run_all("numpy", *(a.astype(np.float64) for a in (x, w, b, gy)), geom), TOLERANCE[precision])
+
+
+@pytest.mark.parametrize("precision", ["fast", "direct"])
+@pytest.mark.parametrize("name", ["ResNet 32x32", "ResNet 8x8", "ResNet stride", "gray 5x5"])
+def test_the_number_of_threads_changes_no_bit(name, precision):
+    x, w, b, gy, geom = data(SHAPES[name], 3)
+    before, results = threads.get_num_threads(), []
+    try:
+        for count in (1, 2, 3, 2):
+            threads.set_num_threads(count)
+            results.append([a.tobytes() for a in run_all("vector", x, w, b, gy, geom, precision)])
+    finally:
+        threads.set_num_threads(before)
+    assert all(result == results[0] for result in results)
+
+
+def test_channels_last_goes_in_and_out_without_a_copy():
+    x, w, b, gy, geom = data(SHAPES["ResNet 8x8"], 1)
+    y, gx, gw = run_all("vector", x, w, b, gy, geom)
+    assert y.transpose(0, 2, 3, 1).flags.c_contiguous and gx.transpose(0, 2, 3, 1).flags.c_contiguous
+    assert gw.flags.c_contiguous and gw.base is None
+    np.testing.assert_array_equal(y, run_all("vector", np.ascontiguousarray(x), w, b, gy, geom)[0])
+
+
+def test_what_winograd_is_for():
+    def chosen(x, w, stride=1, padding=1, **options):
+        return suits(conv2d_geometry(x, w, stride, padding, **options))
+    assert chosen((8, 16, 32, 32), (16, 16, 3, 3)) == 4
+    assert chosen((8, 16, 2, 2), (16, 16, 3, 3)) == 2
+    assert chosen((8, 16, 32, 32), (16, 16, 3, 3), 2) == 0
+    assert chosen((8, 16, 32, 32), (16, 16, 5, 5), 1, 2) == 0
+    assert chosen((8, 3, 32, 32), (16, 3, 3, 3)) == 0
+    assert suits(conv2d_geometry((8, 16, 9, 9), (16, 16, 3, 3), 1, 3), transposed=True) == 0
+    assert chosen((8, 16, 32, 32), (16, 16, 3, 3), dilation=2, padding=2) == 0
+
+
+@pytest.mark.parametrize("w", [transforms.F4, transforms.F2], ids=lambda w: f"F({w.outputs},3)")
+def test_the_transforms_compute_a_correlation(w):
+    """One line: result(filter(g) * image(d)) is the correlation, and the gradients' transforms are the transposes of these."""
+    width, outputs, size = 4, w.outputs, w.size
+    k = Kernel(f"line_{outputs}", width)
+    source, target = k.pointer("source", size + 3 + outputs, width), k.pointer("target", outputs + 3, width)
+    lines = [k.load(source + i * k.bytes) for i in range(size + 3 + outputs)]
+    d, g, gy = lines[:size], lines[size : size + 3], lines[size + 3 :]
+    image = w.image(k, d)
+    y = w.result(k, [a * b for a, b in zip(w.filter(k, g), image, strict=True)])
+    gg = w.filter_gradient(k, [a * b for a, b in zip(w.gradient(k, gy), image, strict=True)])
+    for i, value in enumerate([*y, *gg]):
+        k.store(value, target + i * k.bytes)
+    values = np.random.default_rng(0).standard_normal((size + 3 + outputs, width)).astype(np.float32)
+    result = np.zeros((outputs + 3, width), np.float32)
+    Program(k)(source=values, target=result, alone=True)
+    d, g, gy = values[:size], values[size : size + 3], values[size + 3 :]
+    expected = [sum(g[u] * d[i + u] for u in range(3)) for i in range(outputs)]
+    expected += [sum(gy[i] * d[i + u] for i in range(outputs)) for u in range(3)]
+    # Products of numbers of order ten, rounded to 24 bits.
+    np.testing.assert_allclose(result, expected, rtol=1e-4, atol=2e-5)

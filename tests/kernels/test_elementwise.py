@@ -1,0 +1,23 @@
+"""Elementwise kernels: every variant against a loop."""
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.kernels.cases import check, draw, dtypes, layouts, seeds
+
+
+@settings(deadline=None, max_examples=40)
+@given(shape=st.lists(st.integers(0, 4), max_size=4).map(tuple), dtype=dtypes, first=layouts, second=layouts, seed=seeds)
+def test_every_variant_equals_the_reference(shape, dtype, first, second, seed):
+    a, b = draw(seed, shape, dtype, first), draw(seed + 1, shape, dtype, second)
+    check("relu", a, dtype=dtype)
+    check("relu_grad", a, b, dtype=dtype)
+    check("add", a, b, dtype=dtype)
+
+
+def test_large_arrays_with_nan_and_zero():
+    a, b = draw(0, (200, 200), "float32"), draw(1, (200, 200), "float32")
+    a[3, 4], a[5, 6], b[7, 8] = np.nan, -0.0, 0.0
+    check("relu", a, dtype="float32")
+    check("relu_grad", a, b, dtype="float32")
+    check("add", a, b, dtype="float32")
