@@ -42,7 +42,7 @@ from minidl.train.config import AUGMENTS, OPTIMIZERS, RECIPES, SCHEDULES
 @click.option("--checkpoint-seconds", type=float, help="Save the state at least this often.")
 @click.option("--checkpoint-steps", type=int, help="Save the state every so many updates.")
 @click.option("--seed", type=int, help="Of weights, order, augmentation and dropout.  [default: 0]")
-@click.option("--threads", type=int, help="For matrix products.  [default: half the cores]")
+@click.option("--threads", type=int, help="Of the kernels.  [default: one per core]")
 @click.option("--device", metavar="NAME", help="cpu, cuda, cuda:1.  [default: cpu]")
 @click.option(
     "--out", type=click.Path(path_type=Path), metavar="DIR", help="Run folder.  [default: runs/DATA-MODEL-001...]"
@@ -66,7 +66,7 @@ def train(out: Path | None, resume: Path | None, quiet: bool, data_file: str | N
         from minidl.train.build import build
 
         reporter = progress.reporter(quiet)
-        config = dataclasses.replace(config, threads=config.threads or environment.default_threads())
+        config = dataclasses.replace(config, threads=config.threads or environment.cores())
         environment.set_threads(config.threads)
         if data_file is not None:
             install(config.data, data_file, config.data_root)

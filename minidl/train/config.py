@@ -38,7 +38,7 @@ class TrainConfig:
         clip_norm: largest norm of the gradient; None: no clipping.
         ema: decay of the moving average of the weights that is tested and saved; None: the weights themselves.
         seed: of the initial weights, the order of images, augmentation and dropout.
-        threads: of the matrix products; None: half the cores.
+        threads: of the kernels (NumPy's matrix products take half as many); None: one for each core.
         device: ``cpu``, ``cuda`` or ``cuda:1``.
         val_every: test after every so many epochs (and after the last).
         checkpoint_seconds, checkpoint_steps: how often the state is saved within an epoch.

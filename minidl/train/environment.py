@@ -15,6 +15,7 @@ from typing import Any
 import minidl
 import minidl.cuda
 from minidl.backend import get_backend
+from minidl.backend.threads import set_num_threads
 from minidl.kernels import contract, registry
 
 PACKAGES = (
@@ -104,21 +105,18 @@ def blas_threads() -> int | None:
     return None
 
 
-def default_threads() -> int:
-    """Half the cores: the loader needs one, two threads of one physical core do not multiply faster than one, and OpenBLAS
-    slows down many times over when its threads have to share a core with other work."""
-    return max(1, cores() // 2)
-
-
 def set_threads(count: int) -> None:
-    """Let matrix products use ``count`` threads.
+    """Let kernels use ``count`` threads, and NumPy's matrix products half as many.
 
-    The number of threads changes the order of sums, so a run that is to repeat bit for bit must keep it.
+    OpenBLAS's threads spin for milliseconds after each product; on all cores, they would take them from the kernels (and
+    from other programs).  Their number changes the order of sums, so a run that is to repeat bit for bit must keep it.
     """
+    set_num_threads(count)
+    products = max(1, count // 2)
     for name in _THREAD_VARIABLES:  # for libraries that are loaded later
-        os.environ[name] = str(count)
+        os.environ[name] = str(products)
     for function in _openblas("set"):
-        function(count)
+        function(products)
 
 
 def _openblas(verb: str) -> Iterator[Any]:
