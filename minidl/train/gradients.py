@@ -137,7 +137,8 @@ def _operation(name: str, shapes: Sequence[Shape], options: dict[str, Any]) -> S
 
 
 # Where functions are defined that make tensors or set switches.
-_NO_OPERATIONS = ("minidl.ops.creation", "minidl.backend.rng", "minidl.autograd.grad_mode", "minidl.autograd.engine")
+_NO_OPERATIONS = ("minidl.ops.creation", "minidl.backend.rng", "minidl.backend.threads", "minidl.autograd.grad_mode",
+                  "minidl.autograd.engine")
 
 
 def _is_operation(thing: Any) -> bool:
