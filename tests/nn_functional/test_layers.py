@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import minidl
-from minidl.errors import ConfigError, GraphError, ShapeError
+from minidl.errors import ConfigError, DTypeError, GraphError, ShapeError
 from minidl.nn import functional as F
 from tests.opdb import nets
 
@@ -235,3 +235,6 @@ def test_dropout_errors(p):
             dropout(minidl.ones(1, 2, 2, 2), p)
     with pytest.raises(ShapeError, match=r"dropout2d: expected.*\(2,\)"):
         F.dropout2d(minidl.ones(2), 0.5)
+    for dropout in (F.dropout, F.dropout2d):
+        with pytest.raises(DTypeError, match="needs a floating-point tensor, found int64"):
+            dropout(minidl.ones(2, 3, 4, 4, dtype=minidl.int64), 0.5)

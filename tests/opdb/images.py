@@ -512,6 +512,7 @@ OPS = [
             Bad(Sample(np.zeros((1, 1, 2, 2)), 4, 2.0), ShapeError, "give size or scale_factor"),
             Bad(Sample(np.zeros((1, 1, 2, 2)), 4, mode="sinc"), ValueError, "mode 'sinc' is not known"),
             Bad(Sample(np.zeros((1, 1, 2, 2)), 0), ShapeError, "interpolate.*at least 1"),
+            Bad(Sample(np.zeros((1, 1, 2, 2), int), 3, mode="bilinear"), DTypeError, "interpolate: needs a floating-point tensor"),
         ),
     ),
 ]

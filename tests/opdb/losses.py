@@ -127,6 +127,9 @@ def elementwise_loss(name, f, domain=None, options=(), **fields):
         Bad(Sample(Z, Z, reduction="avg"), ConfigError, f"{name}: reduction must be"),
         *fields.pop("bad", ()),
     )
+    if name != "l1_loss":  # which needs no division
+        integers = Sample(Z.astype(int), Z.astype(int))
+        bad = (*bad, Bad(integers, DTypeError, f"{name}: needs a floating-point input, found int64"))
     return Op(f"F.{name}", getattr(F, name), samples, reference, torch=FN + name, bad=bad, **fields)
 
 
@@ -260,6 +263,7 @@ OPS = [
         ),
         bad=(
             Bad(Sample(Z, np.zeros(3)), ShapeError, "must have the same shape"),
+            Bad(Sample(Z.astype(int), Z), DTypeError, "needs a floating-point tensor, found int64"),
             Bad(Sample(Z, Z, reduction="avg"), ConfigError, "reduction must be"),
         ),
     ),

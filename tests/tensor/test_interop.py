@@ -106,6 +106,7 @@ def test_a_write_through_shared_memory_counts_once_it_is_told():
 
 @pytest.mark.parity
 def test_a_tensor_of_torch_is_called_by_its_name(torch):
-    for call in (lambda x: nn.Conv2d(3, 4, 3)(x), lambda x: nn.functional.cross_entropy(x, x), lambda x: nn.functional.softmax(x, 0)):
+    F = nn.functional
+    for call in (lambda x: nn.Conv2d(3, 4, 3)(x), lambda x: F.cross_entropy(x, x), lambda x: F.softmax(x, 0)):
         with pytest.raises(TypeError, match="found a torch.Tensor; convert it with minidl.from_dlpack"):
             call(torch.ones(1, 3, 8, 8))

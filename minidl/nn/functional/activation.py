@@ -134,11 +134,13 @@ def dropout2d(input: Tensor, p: float = 0.5, training: bool = True, inplace: boo
     """In training, whole channels of (N, C, H, W) or (C, H, W) are dropped with probability p, the others divided by 1 - p.
 
     Raises:
-        ConfigError: p is no probability.  ShapeError: the input has neither 3 nor 4 axes.
+        ConfigError: p is no probability.  ShapeError: the input has neither 3 nor 4 axes.  DTypeError: it is not floating
+            point.
 
     Source: Tompson et al. 2015, arXiv:1411.4280.
     """
     _check_p("dropout2d", p)
+    floating("dropout2d", input)
     if input.ndim not in (3, 4):
         raise ShapeError(f"dropout2d: expected (N, C, H, W) or (C, H, W), found shape {input.shape}")
     if not training or p == 0:

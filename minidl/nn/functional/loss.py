@@ -97,7 +97,8 @@ def cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None, i
 def _soft_cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None, reduction: str, smoothing: float) -> Tensor:
     if target.shape != input.shape:
         hint = "; for class numbers convert with .long()" if target.ndim < input.ndim else ""
-        raise ShapeError(f"cross_entropy: class probabilities must have the input's shape {input.shape}, found {target.shape}{hint}")
+        raise ShapeError(f"cross_entropy: class probabilities must have the input's shape {input.shape}, found {target.shape}"
+                         f"{hint}")
     dim = 1 if input.ndim > 1 else 0
     if smoothing:
         target = target * (1 - smoothing) + smoothing / input.shape[dim]
@@ -134,13 +135,19 @@ def _same_shape(name: str, input: Tensor, target: Tensor) -> None:
                          "broadcast into a loss of something else")
 
 
+def _not_integers(name: str, input: Tensor, target: Tensor) -> None:
+    if input.data.dtype.kind != "f" and target.data.dtype.kind != "f":
+        raise DTypeError(f"{name}: needs a floating-point input, found {input.dtype}; convert with .float()")
+
+
 def mse_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
     """(input - target)^2, over elements of any shape; with reduction "none" of that shape.
 
     Raises:
-        ShapeError: the shapes are not equal (PyTorch warns and broadcasts).
+        ShapeError: the shapes are not equal (PyTorch warns and broadcasts).  DTypeError: both are integers.
     """
     _same_shape("mse_loss", input, target)
+    _not_integers("mse_loss", input, target)
     return _reduce("mse_loss", (input - target).square(), reduction)
 
 
@@ -169,6 +176,7 @@ def huber_loss(input: Tensor, target: Tensor, reduction: str = "mean", delta: fl
 
 def _huber(name: str, input: Tensor, target: Tensor, delta: float) -> Tensor:
     _same_shape(name, input, target)
+    _not_integers(name, input, target)
     d = (input - target).abs()
     inner = d.clamp(max=delta)
     return inner * (d - inner * 0.5)
@@ -199,9 +207,10 @@ def binary_cross_entropy_with_logits(input: Tensor, target: Tensor, weight: Tens
         pos_weight: a factor for the positive term (broadcasts).
 
     Raises:
-        ShapeError: input and target are not of one shape.
+        ShapeError: input and target are not of one shape.  DTypeError: the input is not floating point.
     """
     _same_shape("binary_cross_entropy_with_logits", input, target)
+    floating("binary_cross_entropy_with_logits", input)
     # log(1 + exp(-x)) = softplus(-x); the usual max(x, 0) - x t + log(1 + exp(-|x|)), regrouped for pos_weight.
     negative = tensors.softplus(-input, beta=1.0, threshold=math.inf)
     factor = 1.0 if pos_weight is None else target * (pos_weight - 1.0) + 1.0
@@ -218,6 +227,7 @@ def binary_cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = 
         ShapeError: input and target are not of one shape.  ConfigError: an input is not between 0 and 1.
     """
     _same_shape("binary_cross_entropy", input, target)
+    _not_integers("binary_cross_entropy", input, target)
     if input.numel() and not (bool((input >= 0).all()) and bool((input <= 1).all())):
         raise ConfigError("binary_cross_entropy: the input must be probabilities between 0 and 1; for logits use "
                           "binary_cross_entropy_with_logits")

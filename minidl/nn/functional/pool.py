@@ -133,6 +133,7 @@ def interpolate(input: Tensor, size: Any = None, scale_factor: Any = None, mode:
 
     Raises:
         ShapeError: neither or both of size and scale_factor, or no pixels on either side.  ConfigError: another mode.
+        DTypeError: bilinear or bicubic, and the input is not floating point.
     """
     expect_tensors("interpolate", input)
     if (size is None) == (scale_factor is None) or input.ndim != 4:
@@ -151,6 +152,7 @@ def interpolate(input: Tensor, size: Any = None, scale_factor: Any = None, mode:
                          "high and wide")
     if mode == "nearest":
         return input[:, :, _nearest(h, out_h, fh)][:, :, :, _nearest(w, out_w, fw)]
+    floating("interpolate", input)
     taps = _linear_taps if mode == "bilinear" else _cubic_taps
     y = _resample(input, 2, [taps(at, h) for at in _places(h, out_h, fh, align_corners)])
     return _resample(y, 3, [taps(at, w) for at in _places(w, out_w, fw, align_corners)])
