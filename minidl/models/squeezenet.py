@@ -36,6 +36,10 @@ class SqueezeNet(nn.Module):
         dropout: probability before the classifier.
 
     Shapes: (N, in_channels, H, W) -> (N, num_classes); H and W at least 21 (1_1: 17), made for 224.
+
+    The classifier ends in a ReLU, as published and as in torchvision: a class whose scores fall below zero for every image
+    gets no gradient any more and stays at 0.  With few images or small maps this happens within a dozen steps, in PyTorch as
+    here; where it does, start the last convolution's bias at 1: ``nn.init.ones_(net.classifier[1].bias)``.
     """
 
     def __init__(
