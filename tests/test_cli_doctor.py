@@ -50,8 +50,13 @@ def test_a_net_that_was_never_trained(tmp_path):
     assert "never saw a training batch" in doctor(tmp_path / "m.safetensors")[0]
 
 
-def test_the_kernel_cache_is_told():
-    assert any(line.startswith("kernel cache") for line in doctor())
+def test_the_kernel_cache_is_told(monkeypatch, tmp_path):
+    monkeypatch.setenv("MINIDL_KERNEL_CACHE", str(tmp_path / "kernels"))
+    (line,) = [line for line in doctor() if line.startswith("kernel cache")]
+    assert line.endswith(f"{tmp_path / 'kernels'}, 0 objects, 0.0 MiB")
+    (tmp_path / "kernels").mkdir()
+    (tmp_path / "kernels" / "a.object").write_bytes(bytes(3 << 19))
+    assert environment.kernel_cache() == f"{tmp_path / 'kernels'}, 1 objects, 1.5 MiB"
 
 
 def test_folders_that_may_not_be_written_need_attention(tmp_path):

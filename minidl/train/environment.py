@@ -171,8 +171,15 @@ def kernel_variants() -> str:
 
 
 def kernel_cache() -> str:
-    """What of the kernels is kept compiled.  All variants that there are now are NumPy code, which needs no compiling."""
-    return "none: no kernel variant is compiled"
+    """Where compiled kernels are kept, how many and how large; and whether new ones can be."""
+    from minidl.kernels.cpu.cache import ENVIRONMENT, default_folder
+
+    folder = default_folder()
+    sizes = []
+    with contextlib.suppress(OSError):
+        sizes = [entry.stat().st_size for entry in os.scandir(folder)]
+    text = f"{folder}, {len(sizes)} objects, {sum(sizes) / 2**20:.1f} MiB"
+    return text if may_write(folder) else f"{text}, NOT writable: every process compiles anew (see {ENVIRONMENT})"
 
 
 def advice(folders: Iterable[Path] = ()) -> list[str]:
