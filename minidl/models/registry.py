@@ -101,7 +101,7 @@ def model_info(name: str) -> ModelInfo:
     info = _MODELS.get(name)
     if info is None:
         close = difflib.get_close_matches(str(name).lower(), _MODELS, n=3, cutoff=0.5)
-        known = f"minidl.models.list_models() names the {len(_MODELS)} that there are"
+        known = f"`minidl models`, or minidl.models.list_models(), names the {len(_MODELS)} that there are"
         hint = f"did you mean {' or '.join(map(repr, close))}?" if close else known
         raise ConfigError(f"models: no model {name!r}; {hint}")
     return info

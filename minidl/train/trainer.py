@@ -67,6 +67,9 @@ class Trainer:
         card: what the saved weights say about their model.
         checkpoint_seconds, checkpoint_steps: how often the state is saved within an epoch.
         reporter: what is printed; see :mod:`minidl.train.progress`.
+
+    Raises:
+        ConfigError: a number of epochs, steps or seconds that makes no sense.
     """
 
     def __init__(
@@ -91,6 +94,13 @@ class Trainer:
         reporter: Quiet | None = None,
         device: str = "cpu",
     ) -> None:
+        counts = {"epochs": epochs, "max_steps": max_steps, "val_every": val_every, "checkpoint_steps": checkpoint_steps}
+        for name, count in counts.items():
+            if count is not None and (not isinstance(count, int) or count < 1):
+                raise ConfigError(f"Trainer: {name} must be a whole number of at least 1, got {count!r}")
+        for name, amount in {"clip_norm": clip_norm, "checkpoint_seconds": checkpoint_seconds}.items():
+            if amount is not None and not amount > 0:
+                raise ConfigError(f"Trainer: {name} must be above 0, got {amount!r}")
         self.model, self.optimizer, self.loss = model, optimizer, loss
         self.train_loader, self.test_loader = train_loader, test_loader
         self.epochs, self.max_steps, self.val_every = epochs, max_steps, val_every

@@ -11,7 +11,7 @@ import pytest
 
 import minidl
 from minidl import data, nn, optim
-from minidl.errors import CheckpointError, NumericsError
+from minidl.errors import CheckpointError, ConfigError, NumericsError
 from minidl.io import checkpoint, safetensors
 from minidl.train.log import read_metrics
 from minidl.train.progress import Quiet
@@ -331,6 +331,15 @@ def test_resume_without_any_checkpoint_starts_anew(folder):
     run = trainer(folder)
     assert run.resume() is None and folder.log.count == 0
     assert run.fit().step == 18
+
+
+@pytest.mark.parametrize("options", [
+    {"epochs": 0}, {"epochs": 1.5}, {"val_every": 0}, {"max_steps": 0}, {"checkpoint_steps": 0}, {"clip_norm": 0.0},
+    {"checkpoint_seconds": -1.0},
+])  # fmt: skip
+def test_numbers_that_make_no_sense(options):
+    with pytest.raises(ConfigError, match=f"Trainer: {next(iter(options))} must be .*, got {next(iter(options.values()))}"):
+        trainer(**options)
 
 
 def test_damaged_checkpoints_are_named_and_kept(folder, capsys):
