@@ -27,6 +27,12 @@ class EMA:
         decay: how much of the average each update keeps.
         warmup: start with a smaller decay, min(decay, (1 + t) / (10 + t)) at update t, so that the random start is soon
             forgotten.
+
+    Raises:
+        ConfigError: the decay is not in [0, 1).
+
+    Source: Polyak and Juditsky, "Acceleration of stochastic approximation by averaging", 1992; with exponential weights
+    Kingma and Ba 2015, section 7.2.
     """
 
     def __init__(self, model: Module, decay: float = 0.999, warmup: bool = False) -> None:

@@ -150,7 +150,13 @@ class ExponentialLR(LRScheduler):
 
 
 class LinearLR(LRScheduler):
-    """Warm-up: base_lr times a factor that goes from start_factor to end_factor in total_iters steps, and stays there."""
+    """Warm-up: base_lr times a factor that goes from start_factor to end_factor in total_iters steps, and stays there.
+
+    Raises:
+        ConfigError: start_factor is not in (0, 1], end_factor not in [0, 1], or total_iters below 1.
+
+    Source: Goyal et al. 2017, arXiv:1706.02677, section 2.2.
+    """
 
     def __init__(
         self, optimizer: Optimizer, start_factor: float = 1.0 / 3, end_factor: float = 1.0, total_iters: int = 5,
