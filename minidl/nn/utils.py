@@ -88,7 +88,11 @@ def parameters_to_vector(parameters: Iterable[Tensor]) -> Tensor:
 
 
 def vector_to_parameters(vec: Tensor, parameters: Iterable[Tensor]) -> None:
-    """Copy a vector made by ``parameters_to_vector`` back into the parameters."""
+    """Copy a vector made by ``parameters_to_vector`` back into the parameters.
+
+    Raises:
+        ShapeError: the vector is of another length.
+    """
     params = list(parameters)
     size = sum(p.numel() for p in params)
     if tuple(vec.shape) != (size,):
@@ -104,6 +108,10 @@ def fuse_conv_bn_eval(conv: Conv2d, bn: BatchNorm2d) -> Conv2d:
     """One convolution that computes what ``conv`` followed by ``bn`` computes in evaluation mode.
 
     With s = weight / sqrt(running_var + eps):  w' = s * w,  b' = s * (b - running_mean) + bias.
+
+    Raises:
+        ConfigError: a layer is in training mode, or the batch norm keeps no running statistics.
+        ShapeError: the batch norm is not for as many channels.
     """
     if conv.training or bn.training:
         raise ConfigError("fuse_conv_bn_eval: both layers must be in evaluation mode; call .eval() first")
