@@ -105,8 +105,13 @@ def find(target: str, shapes: Sequence[Shape] = (), options: dict[str, Any] | No
     except (MinidlError, TypeError, ValueError, IndexError) as error:
         given = ", ".join(str(tuple(tensor.shape)) for tensor in subject.inputs) or "none"
         raise ConfigError(
-            f"gradcheck: {target} does not take inputs of shape {given} ({error}); give each its --shape, such as --shape 2,3"
+            f"gradcheck: {target} does not take inputs of shape {given} ({error}); give each its --shape, such as --shape 2,3, "
+            "and each further argument as --option NAME=VALUE"
         ) from error
+    except MemoryError:
+        raise
+    except Exception as error:  # from the file that is being checked: anything may come
+        raise ConfigError(f"gradcheck: {target} raised {type(error).__name__}: {error}") from error
     outputs = result if isinstance(result, tuple | list) else (result,)
     if not colon and not any(isinstance(y, Tensor) and y.requires_grad for y in outputs):
         kinds = ", ".join(str(y.dtype) if isinstance(y, Tensor) else type(y).__name__ for y in outputs)
@@ -176,7 +181,14 @@ def _from_file(path: Path, name: str, shapes: Sequence[Shape], options: dict[str
             name, lambda *xs: thing.apply(*xs, **options), tensors, list(thing.inputs) or _numbered(len(tensors))
         )
     if isinstance(thing, type) and issubclass(thing, nn.Module):
-        return _module(name, thing(**options).double(), shapes)
+        try:
+            instance = thing(**options).double()
+        except Exception as error:
+            raise ConfigError(
+                f"gradcheck: {path}:{name} cannot be made ({type(error).__name__}: {error}); give its arguments as --option "
+                "NAME=VALUE"
+            ) from error
+        return _module(name, instance, shapes)
     if callable(thing) and not isinstance(thing, type):
         tensors = [_random(shape) for shape in shapes or _generic_shapes(thing)]
         return Subject(name, lambda *xs: thing(*xs, **options), tensors, _names(thing, len(tensors)))

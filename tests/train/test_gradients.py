@@ -184,6 +184,27 @@ def test_a_function_that_does_not_repeat_itself(file):
     assert code == 1 and "another result each time" in output
 
 
+def test_code_that_fails_is_not_a_fault_of_minidl(tmp_path):
+    (tmp_path / "mine.py").write_text(textwrap.dedent("""
+        from minidl import nn
+        class Sized(nn.Module):
+            def __init__(self, n):
+                super().__init__()
+                self.layer = nn.Linear(3, n)
+            def forward(self, x):
+                return self.layer(x)
+        def divides(x):
+            return 1 / 0
+        def looks_up(x):
+            return {}["k"]
+    """))
+    for name, message in (("divides", "raised ZeroDivisionError: division by zero"), ("looks_up", "raised KeyError: 'k'"),
+                          ("Sized", "cannot be made .*missing 1 required positional argument: 'n'.*--option NAME=VALUE")):
+        with pytest.raises(ConfigError, match=message):
+            gradients.find(f"{tmp_path / 'mine.py'}:{name}")
+    assert gradients.check(gradients.find(f"{tmp_path / 'mine.py'}:Sized", options={"n": 2})).ok
+
+
 @pytest.mark.parametrize("target, message", [
     ("conv2", "no operation is called 'conv2'; did you mean conv2d"),
     ("_hidden", "no operation is called"),
