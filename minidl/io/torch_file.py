@@ -134,6 +134,7 @@ class _Zip(TorchFile):
     format = "zip"
 
     def __init__(self, file: BinaryIO, size: int) -> None:
+        self.file = file
         try:
             self.archive = zipfile.ZipFile(file)
             self._read(size)
@@ -171,11 +172,25 @@ class _Zip(TorchFile):
                 if entry is None:
                     raise ValueError(f"storage {record.key[:40]!r} is missing")
                 _check_size(record, entry.file_size)
-                with self.archive.open(entry) as stored:
-                    record.data = _fill(stored, entry.file_size, record)
-                    stored.read(1)  # to the end, where the checksum is compared
+                with self.archive.open(entry) as member:  # compares the entry's own header with the directory
+                    if entry.compress_type == zipfile.ZIP_STORED and entry.compress_size == entry.file_size:
+                        record.data = self._stored(entry, record)
+                    else:
+                        record.data = _fill(member, entry.file_size, record)
+                        member.read(1)  # to the end, where the checksum is compared
         except _ZIP_DAMAGE as error:
             raise _unreadable(error) from None
+
+
+    def _stored(self, entry: zipfile.ZipInfo, record: Record) -> np.ndarray[Any, Any]:
+        """An entry that is not compressed, as nearly all are, straight into its memory; zipfile would copy it twice more."""
+        self.file.seek(entry.header_offset)
+        name, extra = struct.unpack("<26x2H", self.file.read(30))
+        self.file.seek(name + extra, os.SEEK_CUR)
+        data = _fill(self.file, entry.file_size, record)
+        if zlib.crc32(data) != entry.CRC:
+            raise zipfile.BadZipFile(f"bad CRC-32 of {entry.filename[:60]!r}")
+        return data
 
 
 def _unreadable(error: Exception) -> Exception:

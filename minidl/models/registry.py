@@ -144,7 +144,7 @@ def create(
         options.update({} if classes is None else {"num_classes": classes})
     with init.skip_init():
         model = info.build(**options)
-    load_weights(model, state, os.fspath(weights), closest_models)
+    load_weights(model, state, os.fspath(weights), closest_models, adopt=True)
     return model
 
 

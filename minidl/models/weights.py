@@ -81,13 +81,16 @@ def resized_head(model: Module, state: dict[str, Any]) -> int | None:
 
 
 def load_weights(
-    model: Module, state: dict[str, Any], where: str, closest: Callable[[dict[str, Any]], list[tuple[str, float]]] | None = None
+    model: Module, state: dict[str, Any], where: str, closest: Callable[[dict[str, Any]], list[tuple[str, float]]] | None = None,
+    adopt: bool = False,
 ) -> None:
     """Load ``state`` into ``model``, adapted by the net's own ``adapt_state_dict`` where it has one.
 
     Args:
         where: the file, for the message.
         closest: finds the nets that a state dict fits best, for the message.
+        adopt: the arrays of ``state`` become the net's memory instead of being copied; nobody else may use them any more, nor
+            the memory that the net had.
 
     Raises:
         CheckpointError: what is missing, what is too much, what has another shape, and which net fits better.
@@ -98,7 +101,23 @@ def load_weights(
     if misfit:
         hint = advice(misfit.share, closest(state)) if closest else ""
         raise CheckpointError(f"{where} does not fit {type(model).__name__}:\n{misfit}" + (f"\n  {hint}" if hint else ""))
+    if adopt:
+        _adopt(model, adapted)
     try:
         model.load_state_dict(adapted)
     except CheckpointError as error:
         raise CheckpointError(f"{where}: {error}") from None
+
+
+def _adopt(model: Module, state: dict[str, Any]) -> None:
+    """Exchange the memory of parameters and buffers for arrays of ``state`` of the same dtype that nothing else shares."""
+    taken: set[int] = set()
+    for name, target in model.state_dict(keep_vars=True).items():
+        value = state.get(name)
+        flags = getattr(value, "flags", None)
+        if value is None or flags is None or value.dtype != target.dtype or value.shape != target.shape:
+            continue
+        owner = value if value.base is None else value.base
+        if flags.c_contiguous and flags.writeable and owner.nbytes == value.nbytes and id(owner) not in taken:
+            taken.add(id(owner))
+            target.data = value

@@ -7,6 +7,7 @@ from minidl import models, nn
 from minidl.errors import CheckpointError
 from minidl.io import safetensors
 from minidl.models.fit import advice, compare
+from minidl.models.weights import load_weights
 from tests.io.torch_files import legacy_file, ordered, parameter, tensor, zip_file
 
 
@@ -77,3 +78,26 @@ def test_advice():
     assert advice(0.5, [("a", 1.0), ("b", 1.0), ("c", 0.7)]) == "these weights fit a, b"
     assert advice(0.9, [("a", 0.8)]) == "" and advice(0.1, [("a", 0.3)]) == ""
     assert compare(nn.Linear(2, 3).state_dict(), {}).share == 0
+
+
+def test_the_files_arrays_become_the_nets_memory_unless_something_shares_them():
+    state = {"weight": np.ones((2, 3), np.float32), "bias": np.zeros(2, np.float32)}
+    net = nn.Linear(3, 2)
+    load_weights(net, dict(state), "file", adopt=True)
+    assert net.weight.data is state["weight"] and net.bias.data is state["bias"]
+    net = nn.Linear(3, 2)
+    load_weights(net, dict(state), "file")
+    assert not np.shares_memory(net.weight.data, state["weight"])
+    storage = np.ones(6, np.float32)
+    storage.flags.writeable = False
+    two = nn.Sequential(nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False), nn.Linear(2, 1), nn.Linear(1, 1))
+    tied = np.ones((2, 2), np.float32)
+    given = {
+        "0.weight": tied, "1.weight": tied, "2.weight": storage[:2].reshape(1, 2), "2.bias": np.ones(1, np.float64),
+        "3.weight": storage[5:].reshape(1, 1), "3.bias": np.zeros(1, np.float32),
+    }  # fmt: skip
+    load_weights(two, given, "file", adopt=True)
+    parts = [p.data for p in two.parameters()]
+    for part, name in zip(parts, given, strict=True):
+        assert (part == given[name]).all() and part.dtype == np.float32 and part.flags.writeable
+    assert not any(np.shares_memory(a, b) for i, a in enumerate(parts) for b in [*parts[:i], storage])
