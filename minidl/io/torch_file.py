@@ -188,7 +188,7 @@ class _Zip(TorchFile):
         name, extra = struct.unpack("<26x2H", self.file.read(30))
         self.file.seek(name + extra, os.SEEK_CUR)
         data = _fill(self.file, entry.file_size, record)
-        if zlib.crc32(data) != entry.CRC:
+        if zlib.crc32(data.data) != entry.CRC:
             raise zipfile.BadZipFile(f"bad CRC-32 of {entry.filename[:60]!r}")
         return data
 
