@@ -8,9 +8,9 @@ from minidl import config
 from minidl.nn import functional as F
 
 # Relative L2 distance per tensor.  What dominates is a handful of activations so close to zero that rounding decides their
-# sign: the float32 steps of the NumPy variant are off by up to 3e-3 here (6e-3 at batch 128), by 2e-6 where no sign flips.
-# Winograd's larger rounding errors flip a few more.
-BATCH = 64
+# sign: a float32 step of the NumPy variant is off by 2e-6 where none flips, as here, and by up to 3e-3 at batch 64 and 6e-3 at
+# batch 128.  Winograd's larger rounding errors flip a few more.
+BATCH = 16
 LARGEST = {"fast": 1e-2, "direct": 5e-3}
 
 
