@@ -14,7 +14,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     # The cores are shared out once: as many processes as cores, and then not as many threads again in each of them.
     # Set before NumPy is imported, since its BLAS reads them once.
     share = max(1, (os.cpu_count() or 1) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
-    for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "NUMBA_NUM_THREADS"):
+    for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "MINIDL_NUM_THREADS"):
         os.environ.setdefault(variable, str(share))
 if (ROOT / "minidl").is_dir():
     # Processes that tests start see the checkout, as the tests themselves do (pythonpath in pyproject.toml).

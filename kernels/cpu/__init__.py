@@ -1,12 +1,19 @@
-"""The fast CPU kernels: the ``vector`` variant.
+"""The fast CPU kernels: the ``vector`` variant, float32.
+
+The tools, from the bottom up:
 
 - :mod:`emit`: the language that kernels are written in.
-- :mod:`engine`: which instructions this machine has, and text to machine code; :mod:`cache` keeps the machine code on disk.
-- :mod:`threads`: the pool that runs a kernel on several cores.
-- :mod:`launch`: a kernel as a Python function of arrays, guarded.
-- :mod:`memory`: large buffers, used again.
+- :mod:`engine`: which instructions this machine has, and text to machine code; :mod:`cache` keeps machine code on disk.
+- :mod:`threads`: the pool that runs a kernel on several cores (``pool.ll``).
+- :mod:`launch`: a kernel as a guarded Python function of arrays.
+- :mod:`memory`: large buffers, used again; :mod:`layout`: channels-last memory behind NCHW shapes.
 - :mod:`dispatch`: which calls a kernel takes, and what takes the rest.
-- the families: :mod:`conv`, :mod:`norm`, :mod:`elementwise`, :mod:`optim`.
+
+The kernels, by family:
+
+- :mod:`conv` chooses between :mod:`direct` (any shape; :mod:`plans` says where its pixels are) and :mod:`winograd` (3x3;
+  :mod:`transforms` has the formulas).  Both are made of :mod:`packing` and :mod:`tiles`.
+- :mod:`norm` over :mod:`rows`, :mod:`pool`, :mod:`elementwise`, :mod:`optim`.
 
 Nothing here is compiled, and llvmlite is not imported, before a kernel is first called.
 """

@@ -5,7 +5,7 @@ where kernels cannot be compiled at all.  The conditions:
 
 =========================  =====================================================================================
 conv2d and its gradients   float32, at most FEW_GROUPS groups; any stride, padding, dilation and number of channels
-batch_norm and its kin     float32, LARGE elements or more
+batch_norm* and gradients  float32, LARGE elements or more
 relu, relu_grad, add       float32, equal shapes, LARGE elements or more
 max_pool2d, avg_pool2d     float32, LARGE elements or more; the gradients also need a dilation of 1
 sgd_                       float32, C-contiguous arrays
@@ -34,6 +34,8 @@ def vector(verb: str, takes: Callable[..., bool]) -> Callable[[Kernel], Kernel]:
     """Decorator: the function below is the "vector" variant of ``verb`` for the calls that ``takes(*arguments)`` accepts."""
 
     def decorate(kernel: Kernel) -> Kernel:
+        plain = functools.cache(lambda: variants(verb, "cpu")["numpy"])
+
         @functools.wraps(kernel)
         def run(*arguments: Any, **options: Any) -> Any:
             if not _disabled and takes(*arguments, **options):
@@ -41,7 +43,7 @@ def vector(verb: str, takes: Callable[..., bool]) -> Callable[[Kernel], Kernel]:
                     return kernel(*arguments, **options)
                 except Unavailable as error:
                     _disable(error)
-            return variants(verb, "cpu")["numpy"](*arguments, **options)
+            return plain()(*arguments, **options)
 
         register(verb, "cpu", "vector")(run)
         return run

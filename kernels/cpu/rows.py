@@ -209,7 +209,9 @@ class Rows:
         """(gx, gw, gb, g) of batch normalisation; ``relu`` as :func:`gradient_sums` has it, the g returned is behind it."""
         scale = invstd if w is None else invstd * w
         shift, out = 0 if b is None else b, memory.empty((self.chunks, 2, self.channels))
-        more = {} if relu != "y" else {"y": y, "masked": memory.empty(self.x.shape)}
+        more: dict[str, np.ndarray] = {}
+        if relu == "y" and y is not None:
+            more = {"y": y, "masked": memory.empty(self.x.shape)}
         _launch(gradient_sums, *self._shape, relu)(g=g, x=self.x, coefficients=self._stack(mean, scale, shift), out=out, **more)
         g = more.get("masked", g)
         gb, along = out.sum(axis=0, dtype=np.float64)
