@@ -31,6 +31,14 @@ def write_weights(name: str, path: Path) -> Path:
     return path
 
 
+@functools.cache
+def _weights_file(name: str, suffix: str) -> Path:
+    """One file for all cases of this process, gone with it."""
+    folder = tempfile.TemporaryDirectory()
+    atexit.register(folder.cleanup)
+    return write_weights(name, Path(folder.name) / f"{name}{suffix}")
+
+
 def load_minidl(name: str, path: Path) -> Any:
     from minidl import models
 
@@ -59,9 +67,7 @@ def load_torch(name: str, path: Path) -> Any:
 
 def loading(name: str) -> Any:
     def contenders(with_torch: bool) -> dict[str, Contender]:
-        folder = tempfile.TemporaryDirectory()
-        atexit.register(folder.cleanup)
-        path = write_weights(name, Path(folder.name) / f"{name}{'.pth' if with_torch else '.safetensors'}")
+        path = _weights_file(name, ".pth" if with_torch else ".safetensors")
         found: dict[str, Contender] = {"minidl": lambda: list(load_minidl(name, path).parameters())[-1].detach().numpy()}
         if with_torch:
             found["torch"] = lambda: list(load_torch(name, path).parameters())[-1].detach().numpy()
@@ -74,27 +80,25 @@ def running(name: str) -> Any:
     def contenders(with_torch: bool) -> dict[str, Contender]:
         import minidl
 
-        with tempfile.TemporaryDirectory() as folder:
-            path = write_weights(name, Path(folder) / f"{name}{'.pth' if with_torch else '.safetensors'}")
-            net = load_minidl(name, path)
-            image = minidl.randn(1, 3, 224, 224)
+        path = _weights_file(name, ".pth" if with_torch else ".safetensors")
+        net, image = load_minidl(name, path), minidl.randn(1, 3, 224, 224)
 
-            def ours() -> Any:
-                with minidl.no_grad():
-                    return net(image).numpy()
+        def ours() -> Any:
+            with minidl.no_grad():
+                return net(image).numpy()
 
-            found: dict[str, Contender] = {"minidl": ours}
-            if with_torch:
-                import torch
+        found: dict[str, Contender] = {"minidl": ours}
+        if with_torch:
+            import torch
 
-                other, same = load_torch(name, path), torch.from_numpy(image.numpy())
+            other, same = load_torch(name, path), torch.from_numpy(image.numpy())
 
-                def theirs() -> Any:
-                    with torch.inference_mode():
-                        return other(same).numpy()
+            def theirs() -> Any:
+                with torch.inference_mode():
+                    return other(same).numpy()
 
-                found["torch"] = theirs
-            return found
+            found["torch"] = theirs
+        return found
 
     return contenders
 

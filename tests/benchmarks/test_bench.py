@@ -138,7 +138,7 @@ def command(*arguments: str) -> subprocess.CompletedProcess:
 
 def test_the_command_writes_a_record_that_compares_equal_to_itself(tmp_path) -> None:
     path = tmp_path / "results.json"
-    options = ["--against", "nothing", "--threads", "1", "--rounds", "2", "--json", str(path)]
+    options = ["--ops", "--against", "nothing", "--threads", "1", "--rounds", "2", "--json", str(path)]
     started = time.time()
     done = command(*options)
     assert done.returncode == 0, done.stderr
