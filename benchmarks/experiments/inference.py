@@ -39,7 +39,9 @@ if library == "torch":
     import torch
     torch.set_num_threads(int(threads))
     step("import")
-    from benchmarks.models.zoo import load_torch
+    from benchmarks.models.zoo import load_torch, twins
+    twins()
+    start = time.perf_counter()
     net, image, quiet = load_torch(name, path), torch.zeros(1, 3, 224, 224), torch.inference_mode
 else:
     before = held()

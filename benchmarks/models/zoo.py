@@ -46,7 +46,8 @@ def load_minidl(name: str, path: Path) -> Any:
 
 
 @functools.cache
-def _twins() -> Any:
+def twins() -> Any:
+    """Our nets' sources, run with torch.nn in the place of minidl.nn."""
     import torch
 
     return importlib.import_module("tests.models.twins").Twins(torch)
@@ -60,7 +61,7 @@ def load_torch(name: str, path: Path) -> Any:
     import torch
 
     with torch.device("meta"):
-        net = _twins().create(name)
+        net = twins().create(name)
     net.load_state_dict(torch.load(path, weights_only=True), assign=True)
     return net.eval()
 
