@@ -16,6 +16,11 @@ def register_backend(backend: Backend) -> None:
     _others[backend.device] = backend
 
 
+def is_device(name: str) -> bool:
+    """Whether ``name`` is the name of a kind of device, here or not; everything else is a dtype's."""
+    return name in _others or name.partition(":")[0] in ("cpu", "cuda")
+
+
 def get_backend(device: Any = None) -> Backend:
     """The backend of "cpu" (also None), "cuda", "cuda:1", ...; a backend is passed through.
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from minidl.errors import DTypeError
 from minidl.tensor import Tensor
 
 
@@ -14,3 +15,15 @@ def expect_tensors(name: str, *xs: Any) -> None:
                 raise TypeError(f"{name}: expected a minidl Tensor, found a {type(x).__module__}.Tensor; convert it with "
                                 "minidl.from_dlpack(), which shares its memory")
             raise TypeError(f"{name}: expected a Tensor, found {type(x).__name__}; wrap it in minidl.tensor()")
+
+
+def floating(name: str, x: Tensor) -> Tensor:
+    """x itself.
+
+    Raises:
+        DTypeError: x holds integers or bool.
+    """
+    expect_tensors(name, x)
+    if x.data.dtype.kind != "f":
+        raise DTypeError(f"{name}: needs a floating-point tensor, found {x.dtype}; convert with .float()")
+    return x

@@ -6,7 +6,7 @@ from typing import Any
 
 from minidl.autograd.function import Function, tensors
 from minidl.autograd.node import Leaf
-from minidl.backend import get_backend
+from minidl.backend import get_backend, is_device
 from minidl.backend.rng import Generator, default_generator
 from minidl.config import grad_mode
 from minidl.errors import ConfigError, DTypeError, ShapeError
@@ -286,7 +286,7 @@ def to(x: Tensor, *args: Any, dtype: Any = None, device: Any = None, copy: bool 
     for a in args:
         if isinstance(a, Tensor):
             dtype, device = a.dtype, a.F
-        elif isinstance(a, str) and a.partition(":")[0] in ("cpu", "cuda", "emu") or hasattr(a, "xp"):
+        elif isinstance(a, str) and is_device(a) or hasattr(a, "xp"):
             device = a
         elif type(a) is int:
             device = f"cuda:{a}"                     # as in PyTorch

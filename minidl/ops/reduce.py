@@ -5,9 +5,9 @@ import math
 from typing import Any, NamedTuple
 
 from minidl.autograd.function import Function, plain, tensors
-from minidl.errors import DTypeError, ShapeError
+from minidl.errors import ShapeError
 from minidl.ops.axes import DimError, axes, axis, inverse
-from minidl.ops.checks import expect_tensors
+from minidl.ops.checks import expect_tensors, floating
 from minidl.tensor import Tensor
 
 
@@ -124,12 +124,6 @@ class Extremum(NamedTuple):
     indices: Tensor
 
 
-def _floating(name: str, x: Tensor) -> None:
-    expect_tensors(name, x)
-    if x.data.dtype.kind != "f":
-        raise DTypeError(f"{name}: needs a floating-point tensor, found {x.dtype}; convert with .float()")
-
-
 def _not_empty(name: str, x: Tensor, over: tuple[int, ...] | None) -> None:
     empty = [i for i in (range(x.ndim) if over is None else over) if x.shape[i] == 0] if x.ndim else []
     if empty:
@@ -148,13 +142,13 @@ def mean(x: Tensor, dim: Any = None, keepdim: bool = False, dtype: Any = None) -
     expect_tensors("mean", x)
     if dtype is not None:
         x = x.to(dtype)
-    _floating("mean", x)
+    floating("mean", x)
     return tensors.mean(x, axis=axes("mean", dim, x.data.ndim), keepdims=keepdim)
 
 
 def var(x: Tensor, dim: Any = None, unbiased: bool = True, keepdim: bool = False, correction: float | None = None) -> Tensor:
     """The variance: squared distance from the mean, summed, over n - correction (1, Bessel's, by default)."""
-    _floating("var", x)
+    floating("var", x)
     over = axes("var", dim, x.ndim)
     n = 1
     for i in range(x.ndim) if over is None else over:
@@ -267,7 +261,7 @@ def logsumexp(x: Tensor, dim: Any, keepdim: bool = False) -> Tensor:
 
 def norm(x: Tensor, p: float | str = 2, dim: Any = None, keepdim: bool = False) -> Tensor:
     """The p-norm over axes: (sum |x|^p)^(1/p); p may be ``float("inf")`` or ``"fro"`` (2).  Gradient at 0: 0."""
-    _floating("norm", x)
+    floating("norm", x)
     over = axes("norm", dim, x.ndim)
     if p in ("fro", 2):
         return _root(tensors.sum(tensors.square(x), axis=over, keepdims=keepdim), 0.5)

@@ -4,9 +4,8 @@ from __future__ import annotations
 from typing import Any
 
 from minidl.autograd.function import Function, composite, tensors
-from minidl.errors import DTypeError
 from minidl.ops.axes import axis as axis_of
-from minidl.ops.checks import expect_tensors
+from minidl.ops.checks import floating
 from minidl.tensor import Tensor
 
 
@@ -62,8 +61,5 @@ def log_softmax(input: Tensor, dim: int = -1) -> Tensor:
 
 def _along(verb: str, x: Tensor, dim: int) -> Any:
     """A verb that needs an axis; a number counts as a vector of one."""
-    expect_tensors(verb, x)
-    if x.data.dtype.kind != "f":
-        raise DTypeError(f"{verb}: needs a floating-point tensor, found {x.dtype}; convert with .float()")
-    d = axis_of(verb, dim, x.ndim)
+    d = axis_of(verb, dim, floating(verb, x).ndim)
     return getattr(tensors, verb)(x, axis=d) if x.ndim else getattr(tensors, verb)(x.reshape(1), axis=d).reshape(())

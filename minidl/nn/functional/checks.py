@@ -2,20 +2,10 @@
 from __future__ import annotations
 
 from minidl.errors import DTypeError
-from minidl.ops.checks import expect_tensors
+from minidl.ops.checks import expect_tensors, floating
 from minidl.tensor import Tensor
 
-
-def floating(name: str, x: Tensor) -> Tensor:
-    """x itself.
-
-    Raises:
-        DTypeError: x holds integers or bool.
-    """
-    expect_tensors(name, x)
-    if x.data.dtype.kind != "f":
-        raise DTypeError(f"{name}: needs a floating-point tensor, found {x.dtype}; convert with .float()")
-    return x
+__all__ = ["floating", "same_dtype"]
 
 
 def same_dtype(name: str, x: Tensor, *others: Tensor | None) -> None:
