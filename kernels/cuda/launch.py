@@ -28,6 +28,9 @@ class Gpu(Protocol):
     def function(self, file: str, entry: str, defines: tuple[str, ...]) -> Callable[..., None]:
         """The kernel, compiled: ``f(grid, block, arguments, shared_mem=bytes)``."""
 
+    def address(self, array: Array) -> int:
+        """Where an array begins, for tables of pointers."""
+
 
 class CupyGpu:
     """The GPU that CuPy has as its current device."""
@@ -48,6 +51,9 @@ class CupyGpu:
 
         capability = self.xp.cuda.Device().compute_capability
         return self._module(file, f"sm_{capability}", defines, compile_cubin).get_function(entry)
+
+    def address(self, array: Array) -> int:
+        return int(array.data.ptr)
 
     @functools.cache  # noqa: B019 - there is one, for the whole process
     def _module(self, file: str, arch: str, defines: tuple[str, ...], compile_cubin: Any) -> Any:

@@ -11,10 +11,10 @@ from minidl.kernels.plain.softmax import shifted
 from minidl.kernels.registry import plain
 
 
-def _targets(xp: Any, name: str, labels: Array, classes: int, ignore_index: int) -> tuple[Array | None, Array]:
-    """Which samples count (None: all do), and their labels with 0 in place of the ignored ones."""
+def check_labels(name: str, labels: Array, classes: int, ignore_index: int) -> Array | None:
+    """Which samples count; None if all do.  A label that is no class and not to be ignored is a DataError."""
     if not 0 <= ignore_index < classes and labels.size and labels.min() >= 0 and labels.max() < classes:
-        return None, labels
+        return None
     counted = labels != ignore_index
     outside = counted & ((labels < 0) | (labels >= classes))
     if outside.any():
@@ -23,6 +23,14 @@ def _targets(xp: Any, name: str, labels: Array, classes: int, ignore_index: int)
             f"{name}: label {int(labels[at])} at position {at} is outside 0..{classes - 1}; the model has {classes} outputs, "
             f"so make as many as there are classes, or mark samples to skip with ignore_index={ignore_index}"
         )
+    return counted
+
+
+def _targets(xp: Any, name: str, labels: Array, classes: int, ignore_index: int) -> tuple[Array | None, Array]:
+    """Which samples count (None: all do), and their labels with 0 in place of the ignored ones."""
+    counted = check_labels(name, labels, classes, ignore_index)
+    if counted is None:
+        return None, labels
     return counted, xp.where(counted, labels, 0)
 
 

@@ -57,6 +57,9 @@ class Emulator:
         library = load(self.folder / file, (*defines, *self.options), self.sanitize)
         return functools.partial(self._call, library, entry)
 
+    def address(self, array):
+        return array.ctypes.data
+
     def _call(self, library, entry, grid, block, arguments, *, shared_mem=0, stream=None):
         self.launched.add(entry)
         pointers, keep = _pack(entry, _signature(library, entry), arguments)
