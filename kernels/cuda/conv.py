@@ -37,15 +37,15 @@ def _channels_first(gpu: Any, w: Array, geom: Any) -> Array:
 
 
 def _takes(a: Array, b: Array, *others: Any) -> bool:
-    geom = next(value for value in others if hasattr(value, "groups"))
-    arrays = [value for value in others if hasattr(value, "dtype")]
-    return same_dtype(a, b, *arrays) and a.size > 0 and b.size > 0 and geom.groups <= MAX_BLOCKS_YZ
+    bias, geom = (None, others[0]) if hasattr(others[0], "groups") else others[:2]
+    return same_dtype(a, b, bias) and a.size > 0 and b.size > 0 and geom.groups <= MAX_BLOCKS_YZ
 
 
 @cuda("conv2d", "naive", _takes)
 def conv2d_naive(gpu: Any, x: Array, w: Array, b: Array | None, geom: Any, precision: str = "fast") -> Array:
     x, w = channels_last(gpu, x), _filters_first(gpu, w)
     y = gpu.xp.empty((len(x), geom.out_h, geom.out_w, geom.O), x.dtype)
+    b = None if b is None else gpu.xp.ascontiguousarray(b)
     launch(gpu, FILE, "conv_naive", (x, w, b, y, y.size, *_numbers(geom)), dtype=x.dtype, work=y.size)
     return channels_first(gpu, y)
 

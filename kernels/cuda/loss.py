@@ -8,7 +8,7 @@ from minidl.kernels.plain.loss import check_labels
 FILE = "softmax.cu"
 
 
-def _takes(logits: Array, labels: Array, weight: Array | None, *options: Any) -> bool:
+def _takes(logits: Array, labels: Array, weight: Array | None, *others: Any, **options: Any) -> bool:
     return same_dtype(logits, weight) and logits.size > 0
 
 
@@ -26,7 +26,7 @@ def softmax_cross_entropy(
     return losses, sample_weights
 
 
-def _takes_grad(g: Array, logits: Array, labels: Array, weight: Array | None, *options: Any) -> bool:
+def _takes_grad(g: Array, logits: Array, labels: Array, weight: Array | None, *others: Any, **options: Any) -> bool:
     return same_dtype(g, logits, weight) and logits.size > 0
 
 

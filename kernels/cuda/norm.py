@@ -22,11 +22,11 @@ def _stretches(gpu: Any, rows: int, columns: int) -> tuple[int, tuple[int, int]]
     return per_block, (across, max(1, -(-rows // per_block)))
 
 
-def _takes(x: Array, *others: Any) -> bool:
+def _takes(x: Array, *others: Any, **options: Any) -> bool:
     return same_dtype(x, *(a for a in others if hasattr(a, "dtype"))) and x.size > 0
 
 
-def _takes_grad(gy: Array, x: Array, w: Array | None, *others: Any) -> bool:
+def _takes_grad(gy: Array, x: Array, w: Array | None, *others: Any, **options: Any) -> bool:
     return same_dtype(gy, x, w) and x.size > 0
 
 
@@ -81,7 +81,7 @@ def batch_norm_relu(
     return _apply(gpu, x, w, b, residual, mean, invstd, True), mean, invstd
 
 
-@cuda("batch_norm_inference", "cuda", lambda x, w, b, mean, var, eps: same_dtype(x, w, b) and x.size > 0)
+@cuda("batch_norm_inference", "cuda", lambda x, w, b, *others, **options: same_dtype(x, w, b) and x.size > 0)
 def batch_norm_inference(gpu: Any, x: Array, w: Array | None, b: Array | None, mean: Array, var: Array, eps: float) -> Array:
     x = channels_last(gpu, x)
     acc = _computed(gpu, x.dtype)
@@ -162,7 +162,7 @@ def layer_norm_grad(
     return gx, gw.astype(dtype, copy=False), gb.astype(dtype, copy=False)
 
 
-@cuda("local_response_norm", "cuda", lambda x, *options: same_dtype(x))
+@cuda("local_response_norm", "cuda", lambda x, *options, **named: same_dtype(x))
 def local_response_norm(gpu: Any, x: Array, size: int, alpha: float, beta: float, k: float) -> Array:
     x = channels_last(gpu, x)
     y = gpu.xp.empty(x.shape, x.dtype)
@@ -170,7 +170,7 @@ def local_response_norm(gpu: Any, x: Array, size: int, alpha: float, beta: float
     return channels_first(gpu, y)
 
 
-@cuda("local_response_norm_grad", "cuda", lambda gy, x, *options: same_dtype(gy, x))
+@cuda("local_response_norm_grad", "cuda", lambda gy, x, *options, **named: same_dtype(gy, x))
 def local_response_norm_grad(gpu: Any, gy: Array, x: Array, size: int, alpha: float, beta: float, k: float) -> Array:
     gy, x = channels_last(gpu, gy), channels_last(gpu, x)
     gx = gpu.xp.empty(x.shape, x.dtype)

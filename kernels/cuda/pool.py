@@ -21,7 +21,7 @@ def _max_pool(gpu: Any, entry: str, x: Array, geom: Any) -> tuple[Array, Array]:
     return channels_first(gpu, y), channels_first(gpu, indices)
 
 
-def _takes(x: Array, *others: Any) -> bool:
+def _takes(x: Array, *others: Any, **options: Any) -> bool:
     return same_dtype(x)
 
 

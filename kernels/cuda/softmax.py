@@ -21,9 +21,8 @@ def _run(gpu: Any, entry: str, arrays: tuple[Array, ...], axis: int, log: bool) 
     return gpu.xp.moveaxis(y, -1, axis)
 
 
-def _takes(*arguments: Any) -> bool:
-    *arrays, _ = arguments
-    return same_dtype(*arrays) and arrays[0].ndim > 0 and arrays[0].size > 0
+def _takes(x: Array, *arguments: Any, **options: Any) -> bool:
+    return same_dtype(x, *(a for a in arguments if hasattr(a, "dtype"))) and x.ndim > 0 and x.size > 0
 
 
 @cuda("softmax", "naive", _takes)

@@ -26,8 +26,8 @@ LARGE = 1 << 16                                      # elements from which looki
 class CPU(Backend):
     """Verbs on NumPy arrays."""
 
-    def __init__(self) -> None:
-        super().__init__(np, "cpu", "cpu")
+    def __init__(self, device: str = "cpu") -> None:
+        super().__init__(np, device, device)
         self.add: Callable[[Array, Array], Array] = _add     # hides the ufunc
 
     def relu(self, x: Array) -> Array:
