@@ -22,6 +22,8 @@ def _in_one_order(gpu: Any, *arrays: Array) -> tuple[list[Array], Any]:
 def _run(gpu: Any, entry: str, *arrays: Array) -> Array:
     inputs, back = _in_one_order(gpu, *arrays)
     y = gpu.xp.empty(inputs[0].shape, inputs[0].dtype)
+    if any(gpu.address(a) % 16 for a in (*inputs, y)):
+        entry = f"{entry.removesuffix('_naive')}_naive"        # a part of an array may begin anywhere, a 16-byte access may not
     launch(gpu, FILE, entry, (*inputs, y, y.size), dtype=y.dtype, work=y.size)
     return back(y)
 

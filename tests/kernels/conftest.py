@@ -1,4 +1,6 @@
 """``--device emu`` tests the CUDA kernels on the emulator (``--schedule``), ``--device cuda`` on a GPU, by the same tests."""
+import os
+
 import pytest
 
 from minidl.kernels.cuda.launch import attach
@@ -15,4 +17,4 @@ def pytest_configure(config: pytest.Config) -> None:
     if cases.device == "emu":
         from tests.cuda_emulator.emulator import Emulator
 
-        attach(Emulator(config.getoption("--schedule")))
+        attach(Emulator(config.getoption("--schedule"), os.environ.get("MINIDL_EMULATOR_SANITIZE", "")))
