@@ -113,7 +113,7 @@ __device__ __forceinline__ void tile_product(int m0, int n0, Index k0, Index k1,
 }
 
 // Grid: (tiles of pixels, tiles of a group's filters, groups).
-extern "C" __global__ void __launch_bounds__(256) conv(const T* __restrict__ x, const T* __restrict__ w, const T* __restrict__ b,
+extern "C" __global__ void __launch_bounds__(256, 2) conv(const T* __restrict__ x, const T* __restrict__ w, const T* __restrict__ b,
         T* __restrict__ y, int pixels, int C, int H, int W, int O, int kh, int kw, int sh, int sw, int top, int left, int dh, int dw, int groups,
         int oh, int ow) {
     GEOMETRY
@@ -135,7 +135,7 @@ extern "C" __global__ void __launch_bounds__(256) conv(const T* __restrict__ x, 
         });
 }
 
-extern "C" __global__ void __launch_bounds__(256) conv_input_grad(const T* __restrict__ gy, const T* __restrict__ w, T* __restrict__ gx,
+extern "C" __global__ void __launch_bounds__(256, 2) conv_input_grad(const T* __restrict__ gy, const T* __restrict__ w, T* __restrict__ gx,
         int pixels, int C, int H, int W, int O, int kh, int kw, int sh, int sw, int top, int left, int dh, int dw, int groups, int oh, int ow) {
     GEOMETRY
     const int group = blockIdx.z, K = kh * kw * Og;
@@ -151,7 +151,7 @@ extern "C" __global__ void __launch_bounds__(256) conv_input_grad(const T* __res
 }
 
 // Grid: (tiles of filters, tiles of taps and channels, groups * parts); partial (parts, O, kh, kw, C/groups).
-extern "C" __global__ void __launch_bounds__(256) conv_weight_grad(const T* __restrict__ gy, const T* __restrict__ x, A* __restrict__ partial,
+extern "C" __global__ void __launch_bounds__(256, 2) conv_weight_grad(const T* __restrict__ gy, const T* __restrict__ x, A* __restrict__ partial,
         Index pixels, Index pixels_per_part, int C, int H, int W, int O, int kh, int kw, int sh, int sw, int top, int left, int dh, int dw,
         int groups, int oh, int ow) {
     GEOMETRY

@@ -62,7 +62,7 @@ def compile_cubin(name: str, arch: str, defines: tuple[str, ...], folder: Path |
 
 
 def _compile(nvrtc: Any, name: str, text: str, included: dict[str, str], options: tuple[str, ...]) -> tuple[bytes, str]:
-    program = nvrtc.createProgram(text, name, tuple(included.values()), tuple(included))
+    program = nvrtc.createProgram(text, name, tuple(h.encode() for h in included.values()), tuple(h.encode() for h in included))
     try:
         nvrtc.compileProgram(program, options)
         return nvrtc.getCUBIN(program), nvrtc.getProgramLog(program)
@@ -100,17 +100,20 @@ def header_folder() -> Path | None:
     return next((folder for folder in candidates if (folder / "cuda_fp16.h").exists()), None)
 
 
-_PROPERTIES = re.compile(
-    r"Function properties for (\w+)\s+\d+ bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads\s*"
-    r"\n?.*?Used (\d+) registers([^\n]*)", re.DOTALL)  # fmt: skip
+_ENTRY = re.compile(r"Compiling entry function '(\w+)'")
+_SPILLS = re.compile(r"(\d+) bytes spill stores, (\d+) bytes spill loads")
+_USED = re.compile(r"Used (\d+) registers")
+_SHARED = re.compile(r"(\d+) bytes smem")
 
 
 def parse_report(log: str) -> dict[str, Resources]:
     """What ``--ptxas-options=-v`` prints, by kernel."""
     found = {}
-    for name, stores, loads, registers, rest in _PROPERTIES.findall(log):
-        shared = re.search(r"(\d+) bytes smem", rest)
-        found[name] = Resources(int(registers), int(stores) + int(loads), int(shared[1]) if shared else 0)
+    for part in re.split(r"(?=ptxas info\s+: Compiling entry function)", log):
+        name, spills, used = _ENTRY.search(part), _SPILLS.search(part), _USED.search(part)
+        if name and spills and used:
+            shared = _SHARED.search(part)
+            found[name[1]] = Resources(int(used[1]), int(spills[1]) + int(spills[2]), int(shared[1]) if shared else 0)
     return found
 
 

@@ -19,7 +19,7 @@ __device__ __forceinline__ Moments joined(Moments a, Moments b) {
     return {count, a.mean + delta * share, a.square + b.square + delta * delta * a.count * share};
 }
 
-extern "C" __global__ void __launch_bounds__(256) batch_norm_statistics(const T* __restrict__ x, A* __restrict__ partial, Index rows, int C,
+extern "C" __global__ void __launch_bounds__(256, 2) batch_norm_statistics(const T* __restrict__ x, A* __restrict__ partial, Index rows, int C,
         int rows_per_block) {
     __shared__ Moments shared[LANES][TILE];
     const int c = blockIdx.x * TILE + threadIdx.x;
@@ -60,7 +60,7 @@ extern "C" __global__ void batch_norm_join(const A* __restrict__ partial, A* __r
     }
 }
 
-extern "C" __global__ void __launch_bounds__(256) batch_norm_statistics_naive(const T* __restrict__ x, A* __restrict__ mean,
+extern "C" __global__ void __launch_bounds__(256, 2) batch_norm_statistics_naive(const T* __restrict__ x, A* __restrict__ mean,
         A* __restrict__ invstd, Index rows, int C, double eps) {
     __shared__ A partial[32];
     const int c = blockIdx.x;
@@ -91,7 +91,7 @@ extern "C" __global__ void batch_norm_apply(const T* __restrict__ x, const A* __
 }
 
 // Sums of g and g * (x - mean) over rows, where g is gy, or with ReLU gy where y > 0.
-extern "C" __global__ void __launch_bounds__(256) batch_norm_grad_sums(const T* __restrict__ gy, const T* __restrict__ x,
+extern "C" __global__ void __launch_bounds__(256, 2) batch_norm_grad_sums(const T* __restrict__ gy, const T* __restrict__ x,
         const T* __restrict__ y, const A* __restrict__ mean, A* __restrict__ partial, Index rows, int C, int rows_per_block) {
     __shared__ A shared[LANES][TILE][2];
     const int c = blockIdx.x * TILE + threadIdx.x;
@@ -207,7 +207,7 @@ extern "C" __global__ void layer_norm_grad_x(const T* __restrict__ gy, const T* 
 }
 
 // gw and gb of a stretch of rows; the stretches are joined by column_sums.
-extern "C" __global__ void __launch_bounds__(256) layer_norm_grad_sums(const T* __restrict__ gy, const T* __restrict__ x,
+extern "C" __global__ void __launch_bounds__(256, 2) layer_norm_grad_sums(const T* __restrict__ gy, const T* __restrict__ x,
         const A* __restrict__ mean, const A* __restrict__ invstd, A* __restrict__ partial, Index rows, int D, int rows_per_block) {
     __shared__ A shared[LANES][TILE][2];
     const int d = blockIdx.x * TILE + threadIdx.x;
