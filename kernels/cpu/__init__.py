@@ -11,7 +11,7 @@ The tools, from the bottom up:
 
 The kernels, by family:
 
-- :mod:`conv` chooses between :mod:`direct` (any shape; :mod:`plans` says where its pixels are) and :mod:`winograd` (3x3;
+- :mod:`conv` chooses between :mod:`direct` (any shape; :mod:`plans` says where its pixels are) and :mod:`winograd` (3x3 and 5x5;
   :mod:`transforms` has the formulas).  Both are made of :mod:`packing` and :mod:`tiles`.
 - :mod:`norm` over :mod:`rows`, :mod:`pool`, :mod:`elementwise`, :mod:`optim`.
 

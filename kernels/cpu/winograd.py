@@ -1,7 +1,7 @@
-"""3x3 convolution with stride 1 by Winograd's transforms, in strips that stay in the cache.
+"""Convolution with stride 1 by Winograd's transforms, 3x3 and 5x5, in strips that stay in the cache.
 
-A task is a strip of tile rows of a few images.  Its input is packed with its padding, every (m+2) x (m+2) tile is transformed
-into one vector in each of (m+2)^2 planes, each plane is multiplied by its plane of transformed filters, and the products are
+A task is a strip of tile rows of a few images.  Its input is packed with its padding, every tile of n x n pixels (n = m + r - 1 of
+F(m, r)) is transformed into one vector in each of n^2 planes, each plane is multiplied by its plane of transformed filters, and the products are
 transformed back.  Planes are laid out [plane][block of channels][tile][lane] and lie a cache line more than their size apart:
 at a distance of a multiple of 4 KB their addresses would collide in the cache.
 """
@@ -19,7 +19,7 @@ from minidl.kernels.cpu.engine import ISA
 from minidl.kernels.cpu.launch import Launch, program
 from minidl.kernels.cpu.packing import pack_filters, pack_rows, unpack_gradient, zero
 from minidl.kernels.cpu.tiles import accumulate, accumulators, choose_tile, correlate
-from minidl.kernels.cpu.transforms import BY_OUTPUTS, load_square, store_square, two_dimensional
+from minidl.kernels.cpu.transforms import FORMS, Winograd, load_square, store_square, two_dimensional
 
 STRIP_BYTES = 320 << 10                              # of planes: a part of a core's L2 cache
 FILTER_BYTES = 1 << 20                               # filters beyond this come from outside the cache for every strip:
@@ -38,10 +38,10 @@ def _transform_tiles(k: Kernel, step: Any, n: int, packed: Pointer, blocks: Int,
 
 
 @program
-def winograd(isa: ISA, outputs: int, pixels: int, vectors: int, ragged_in: bool, ragged_out: bool) -> Kernel:
+def winograd(isa: ISA, outputs: int, taps: int, pixels: int, vectors: int, ragged_in: bool, ragged_out: bool) -> Kernel:
     """y = bias + x convolved with the transformed filters."""
-    w = BY_OUTPUTS[outputs]
-    k = Kernel(f"winograd{outputs}_{pixels}x{vectors}" + "_in" * ragged_in + "_out" * ragged_out, isa.width)
+    w = FORMS[outputs, taps]
+    k = Kernel(f"winograd{outputs}{taps}_{pixels}x{vectors}" + "_in" * ragged_in + "_out" * ragged_out, isa.width)
     wide, planes = vectors * isa.width, w.size * w.size
     x, y = k.pointer("x", "images", "image_size"), k.pointer("y", "images", "result_size")
     filters, bias = k.pointer("filters", planes, "blocks", "channels", wide), k.pointer("bias", "blocks", wide)
@@ -58,14 +58,14 @@ def winograd(isa: ISA, outputs: int, pixels: int, vectors: int, ragged_in: bool,
     in_plane, out_plane = (in_blocks * most_tiles * k.width + _PAD) * 4, (blocks * most_tiles * wide + _PAD) * 4
     sources = packed + packed_size * 4
     products = sources + planes * in_plane
-    packed_width = tile_columns * outputs + 2
+    packed_width = tile_columns * outputs + (taps - 1)
     strips = k.ceil_div(tile_rows, strip)
     with k.parallel(k.ceil_div(images, unit) * strips) as task:
         first_image, first_row = task // strips * unit, task % strips * strip
         count, rows = k.minimum(unit, images - first_image), k.minimum(strip, tile_rows - first_row)
         tiles = k.maximum(count * rows * tile_columns, pixels)
         with k.loop(count) as i:
-            packed_rows = rows * outputs + 2
+            packed_rows = rows * outputs + (taps - 1)
             pack_rows(k, ragged_in, x + (first_image + i) * image_size * 4 + x_first, height, width, x_pixel, channels,
                       first_row * outputs - top, packed_rows, left, k.same(1), packed, packed_width)
             line = packed_width * k.bytes
@@ -112,24 +112,25 @@ def _store_tile(k: Kernel, values: list[list[Vector]], at: Pointer, row: Int, pi
 
 
 @program
-def winograd_filters(isa: ISA, outputs: int, vectors: int) -> Kernel:
+def winograd_filters(isa: ISA, outputs: int, taps: int, vectors: int) -> Kernel:
     """transformed[plane][block][c] = G g G' of the packed filters [tap][block][c]."""
-    w = BY_OUTPUTS[outputs]
-    k = Kernel(f"winograd{outputs}_filters_{vectors}", isa.width)
-    packed = k.pointer("packed", 9, "rows", vectors * isa.width)
+    w = FORMS[outputs, taps]
+    k = Kernel(f"winograd{outputs}{taps}_filters_{vectors}", isa.width)
+    packed = k.pointer("packed", taps * taps, "rows", vectors * isa.width)
     transformed, rows = k.pointer("transformed", w.size**2, "rows", vectors * isa.width), k.integer("rows")
     plane = rows * (vectors * k.bytes)
     with k.parallel(rows * vectors) as i:
-        values = two_dimensional(k, w.filter, load_square(k, 3, packed + i * k.bytes, 3 * plane, plane))
+        values = two_dimensional(k, w.filter, load_square(k, taps, packed + i * k.bytes, taps * plane, plane))
         store_square(k, values, transformed + i * k.bytes, w.size * plane, plane)
     return k
 
 
 @program
-def winograd_weight_grad(isa: ISA, outputs: int, tile_channels: int, vectors: int, ragged_in: bool, ragged_out: bool) -> Kernel:
+def winograd_weight_grad(isa: ISA, outputs: int, taps: int, tile_channels: int, vectors: int, ragged_in: bool,
+                         ragged_out: bool) -> Kernel:
     """partial[part][plane][block][c][lane] = sum over the part's tiles of transformed x times transformed gy."""
-    w = BY_OUTPUTS[outputs]
-    name = f"winograd{outputs}_weight_grad_{tile_channels}x{vectors}" + "_in" * ragged_in + "_out" * ragged_out
+    w = FORMS[outputs, taps]
+    name = f"winograd{outputs}{taps}_weight_grad_{tile_channels}x{vectors}" + "_in" * ragged_in + "_out" * ragged_out
     k = Kernel(name, isa.width)
     wide, planes = vectors * isa.width, w.size * w.size
     x, g = k.pointer("x", "images", "image_size"), k.pointer("g", "images", "result_size")
@@ -148,7 +149,7 @@ def winograd_weight_grad(isa: ISA, outputs: int, tile_channels: int, vectors: in
     sources = packed + packed_size * 4
     gradients = sources + planes * in_plane
     part_bytes, plane_bytes = planes * blocks * padded * (4 * wide), blocks * padded * (4 * wide)
-    in_line, out_line = (tile_columns * outputs + 2) * k.bytes, tile_columns * outputs * k.bytes
+    in_line, out_line = (tile_columns * outputs + (taps - 1)) * k.bytes, tile_columns * outputs * k.bytes
     one, none = k.same(1), k.same(0)
     with k.parallel(parts) as part:
         mine = partial + part * part_bytes
@@ -159,9 +160,9 @@ def winograd_weight_grad(isa: ISA, outputs: int, tile_channels: int, vectors: in
             tiles = count * rows * tile_columns
             with k.loop(count) as i:
                 at = i * rows * tile_columns
-                in_rows, out_rows = rows * outputs + 2, rows * outputs
+                in_rows, out_rows = rows * outputs + (taps - 1), rows * outputs
                 pack_rows(k, ragged_in, x + (first + i) * image_size * 4 + x_first, height, width, x_pixel, channels,
-                          first_row * outputs - top, in_rows, left, one, packed, tile_columns * outputs + 2)
+                          first_row * outputs - top, in_rows, left, one, packed, tile_columns * outputs + (taps - 1))
                 _transform_tiles(k, w.image, w.size, packed, in_blocks, in_rows * in_line, in_line, rows, tile_columns,
                                  outputs, sources, at, tiles, in_plane)
                 pack_rows(k, ragged_out, g + (first + i) * result_size * 4 + g_first, out_height, out_width, g_pixel, lanes,
@@ -177,13 +178,13 @@ def winograd_weight_grad(isa: ISA, outputs: int, tile_channels: int, vectors: in
 
 
 @program
-def winograd_filter_grad(isa: ISA, outputs: int, vectors: int) -> Kernel:
+def winograd_filter_grad(isa: ISA, outputs: int, taps: int, vectors: int) -> Kernel:
     """packed[tap][block][c] = G' s G with s the sum over parts of partial[part][plane][block][c], in the order of the parts."""
-    w = BY_OUTPUTS[outputs]
-    k = Kernel(f"winograd{outputs}_filter_grad_{vectors}", isa.width)
+    w = FORMS[outputs, taps]
+    k = Kernel(f"winograd{outputs}{taps}_filter_grad_{vectors}", isa.width)
     planes = w.size**2
     partial = k.pointer("partial", "parts", planes, "rows", vectors * isa.width)
-    packed = k.pointer("packed", 9, "rows", vectors * isa.width)
+    packed = k.pointer("packed", taps * taps, "rows", vectors * isa.width)
     parts, rows = k.integers("parts", "rows")
     plane = rows * (vectors * k.bytes)
     with k.parallel(rows * vectors) as i:
@@ -192,13 +193,13 @@ def winograd_filter_grad(isa: ISA, outputs: int, vectors: int) -> Kernel:
             sum_at = at + p * plane
             k.store(k.load(sum_at) + k.load(sum_at + part * planes * plane), sum_at)
         square = load_square(k, w.size, at, w.size * plane, plane)
-        store_square(k, two_dimensional(k, w.filter_gradient, square), packed + i * k.bytes, 3 * plane, plane)
+        store_square(k, two_dimensional(k, w.filter_gradient, square), packed + i * k.bytes, taps * plane, plane)
     return k
 
 
 # ------------------------------------------------------------------------------------------------------------ launch code
 class Shape(NamedTuple):
-    """A 3x3 convolution of stride 1: an image (height, width), zeros before it, and the result's size."""
+    """A convolution of stride 1: an image (height, width), zeros before it, and the result's size."""
 
     height: int
     width: int
@@ -208,22 +209,23 @@ class Shape(NamedTuple):
     out_width: int
 
 
-def suits(geom: Any, transposed: bool = False) -> int:
-    """The m of the F(m, 3) that needs the fewest products for a geometry; 0 if direct convolution needs hardly more."""
-    top, bottom, left, right = geom.padding
-    if (geom.kh, geom.kw, *geom.stride, *geom.dilation) != (3, 3, 1, 1, 1, 1):
-        return 0
+def suits(geom: Any, transposed: bool = False) -> Winograd | None:
+    """The form that needs the fewest products for a geometry; None if direct convolution needs hardly more."""
+    taps = geom.kh
+    if (geom.kw, *geom.stride, *geom.dilation) != (taps, 1, 1, 1, 1):
+        return None
     if min(geom.C, geom.O) // geom.groups < 8:       # nothing to save in the products, and the transforms remain
-        return 0
-    if transposed and max(geom.padding) > 2:         # the padding of the transposed convolution would be negative
-        return 0
+        return None
+    if transposed and max(geom.padding) > taps - 1:  # the padding of the transposed convolution would be negative
+        return None
     high, across = (geom.H, geom.W) if transposed else (geom.out_h, geom.out_w)
 
-    def gain(m: int) -> float:
-        return 9 * high * across / (-(-high // m) * -(-across // m) * (m + 2) ** 2)
+    def gain(form: Winograd) -> float:
+        tiles = -(-high // form.outputs) * -(-across // form.outputs)
+        return taps**2 * high * across / (tiles * form.size**2)
 
-    best = max((4, 2), key=gain)
-    return best if gain(best) > 1.5 else 0
+    best = max((form for form in FORMS.values() if form.taps == taps), key=gain, default=None)
+    return best if best and gain(best) > 1.5 else None
 
 
 class _Strips(NamedTuple):
@@ -239,8 +241,8 @@ class _Strips(NamedTuple):
 
 
 @functools.lru_cache(512)
-def _strips(shape: Shape, m: int, images: int, in_channels: int, out_channels: int, pixels_least: int, least: int) -> _Strips:
-    planes = (m + 2) ** 2
+def _strips(shape: Shape, form: Winograd, images: int, in_channels: int, out_channels: int, pixels_least: int, least: int) -> _Strips:
+    m, planes = form.outputs, form.size**2
     rows, columns = -(-shape.out_height // m), -(-shape.out_width // m)
     fit = max(1, STRIP_BYTES // (4 * planes * (in_channels + out_channels)))
     if 4 * planes * in_channels * out_channels > FILTER_BYTES:
@@ -250,13 +252,17 @@ def _strips(shape: Shape, m: int, images: int, in_channels: int, out_channels: i
     else:
         unit, strip = 1, max(1, min(rows, fit // columns))
     tiles = max(unit * strip * columns, pixels_least)
-    packed = max(in_channels, out_channels) * (strip * m + 2) * (columns * m + 2)
+    border = form.taps - 1
+    packed = max(in_channels, out_channels) * (strip * m + border) * (columns * m + border)
     scratch = packed + planes * ((in_channels + out_channels) * tiles + 2 * _PAD)
     return _Strips(rows, columns, unit, strip, tiles, packed, -(-scratch // 16) * 16)
 
 
-_STRAIGHT = np.arange(9, dtype=np.int64)             # the taps in order, and turned by 180 degrees
-_TURNED = _STRAIGHT[::-1].copy()
+@functools.cache
+def _offsets(taps: int, turned: bool) -> np.ndarray:
+    """The taps of a filter in order, or turned by 180 degrees."""
+    order = np.arange(taps * taps, dtype=np.int64)
+    return order[::-1].copy() if turned else order
 
 
 class _Convolution(NamedTuple):
@@ -272,32 +278,33 @@ class _Convolution(NamedTuple):
 
 
 @functools.lru_cache(512)
-def _convolution(shape: Shape, m: int, x: Channels, y: Channels, images: int, steps: tuple[int, int], w_size: int,
+def _convolution(shape: Shape, form: Winograd, x: Channels, y: Channels, images: int, steps: tuple[int, int], w_size: int,
                  most: int) -> _Convolution:
     isa = engine.host_isa()
     tall = -(-y.size // isa.width)
-    strips = _strips(shape, m, images, -(-x.size // isa.width) * isa.width, tall * isa.width, 16, 2 * most)
+    strips = _strips(shape, form, images, -(-x.size // isa.width) * isa.width, tall * isa.width, 16, 2 * most)
     pixels, vectors = choose_tile(isa, max(8, strips.unit * strips.strip * strips.tile_columns), tall)
     blocks, wide = tall // vectors, vectors * isa.width
-    pack = pack_filters(vectors).prepare(taps=9, blocks=blocks, channels=x.size, lanes=y.size, lane_step=steps[0],
+    pack = pack_filters(vectors).prepare(taps=form.taps**2, blocks=blocks, channels=x.size, lanes=y.size, lane_step=steps[0],
                                          channel_step=steps[1], w_size=w_size)
-    transform = winograd_filters(m, vectors).prepare(rows=blocks * x.size)
-    run = winograd(m, pixels, vectors, x.size % isa.width > 0, y.size % isa.width > 0).prepare(
+    transform = winograd_filters(form.outputs, form.taps, vectors).prepare(rows=blocks * x.size)
+    run = winograd(form.outputs, form.taps, pixels, vectors, x.size % isa.width > 0, y.size % isa.width > 0).prepare(
         images=images, image_size=x.image_size, x_first=4 * x.first, x_pixel=x.pixel_bytes, channels=x.size,
         height=shape.height, width=shape.width, top=shape.top, left=shape.left, result_size=y.image_size,
         y_first=4 * y.first, y_pixel=y.pixel_bytes, out_height=shape.out_height, out_width=shape.out_width, lanes=y.size,
         blocks=blocks, unit=strips.unit, strip=strips.strip, tile_rows=strips.tile_rows, tile_columns=strips.tile_columns,
         most_tiles=strips.most_tiles, packed_size=strips.packed, scratch_size=strips.scratch, threads_most=most)
     size = blocks * x.size * wide
-    return _Convolution(pack, transform, run, 9 * size, (m + 2) ** 2 * size, blocks * wide, most * strips.scratch)
+    return _Convolution(pack, transform, run, form.taps**2 * size, form.size**2 * size, blocks * wide, most * strips.scratch)
 
 
-def convolve(shape: Shape, m: int, x: Operand, w: np.ndarray, bias: np.ndarray | None, y: Operand, transposed: bool) -> None:
-    """Write the convolution of x into y.  ``w`` is the group's (O, C, 3, 3); ``transposed`` swaps the roles of O and C."""
-    c = _convolution(shape, m, x.channels, y.channels, len(x.array), filter_steps(w, transposed), w.size,
+def convolve(shape: Shape, form: Winograd, x: Operand, w: np.ndarray, bias: np.ndarray | None, y: Operand,
+             transposed: bool) -> None:
+    """Write the convolution of x into y.  ``w`` is the group's (O, C, r, r); ``transposed`` swaps the roles of O and C."""
+    c = _convolution(shape, form, x.channels, y.channels, len(x.array), filter_steps(w, transposed), w.size,
                      threads.get_num_threads())
     packed, filters = memory.scratch("filters", c.packed), memory.scratch("transformed", c.filters)
-    c.pack(w=w, offsets=_TURNED if transposed else _STRAIGHT, packed=packed)
+    c.pack(w=w, offsets=_offsets(form.taps, transposed), packed=packed)
     c.transform(packed=packed, transformed=filters)
     c.run(x=x.array, y=y.array, filters=filters, bias=padded_bias(bias, c.bias), scratch=memory.scratch("packed", c.scratch))
 
@@ -314,32 +321,34 @@ class _WeightGradient(NamedTuple):
 
 
 @functools.lru_cache(512)
-def _weight_gradient(shape: Shape, m: int, x: Channels, g: Channels, images: int, most: int) -> _WeightGradient:
+def _weight_gradient(shape: Shape, form: Winograd, x: Channels, g: Channels, images: int, most: int) -> _WeightGradient:
     isa = engine.host_isa()
     tall, padded = -(-g.size // isa.width), -(-x.size // isa.width) * isa.width
     vectors = 2 if tall % 2 == 0 else 1
     tile_channels = max(n for n in (1, 2, 4, 8, 16) if n <= min(isa.width, accumulators(isa) // vectors))
-    blocks, planes = tall // vectors, (m + 2) ** 2
+    blocks, planes = tall // vectors, form.size**2
     size = planes * blocks * padded * vectors * isa.width
     parts = parts_for(images, size)
-    strips = _strips(shape, m, images, padded, tall * isa.width, 1, parts)
-    run = winograd_weight_grad(m, tile_channels, vectors, x.size % isa.width > 0, g.size % isa.width > 0).prepare(
+    strips = _strips(shape, form, images, padded, tall * isa.width, 1, parts)
+    build = winograd_weight_grad(form.outputs, form.taps, tile_channels, vectors, x.size % isa.width > 0, g.size % isa.width > 0)
+    run = build.prepare(
         images=images, image_size=x.image_size, x_first=4 * x.first, x_pixel=x.pixel_bytes, channels=x.size, padded=padded,
         height=shape.height, width=shape.width, top=shape.top, left=shape.left, result_size=g.image_size,
         g_first=4 * g.first, g_pixel=g.pixel_bytes, out_height=shape.out_height, out_width=shape.out_width, lanes=g.size,
         blocks=blocks, parts=parts, unit=strips.unit, strip=strips.strip, tile_rows=strips.tile_rows,
         tile_columns=strips.tile_columns, most_tiles=strips.most_tiles, packed_size=strips.packed,
         scratch_size=strips.scratch, threads_most=most)
-    transform = winograd_filter_grad(m, vectors).prepare(parts=parts, rows=blocks * padded)
-    unpack = unpack_gradient(vectors).prepare(parts=1, taps=9, all_taps=9, blocks=blocks, padded=padded, channels=x.size,
+    taps = form.taps**2
+    transform = winograd_filter_grad(form.outputs, form.taps, vectors).prepare(parts=parts, rows=blocks * padded)
+    unpack = unpack_gradient(vectors).prepare(parts=1, taps=taps, all_taps=taps, blocks=blocks, padded=padded, channels=x.size,
                                               lanes=g.size)
-    return _WeightGradient(run, transform, unpack, parts * size, 9 * blocks * padded * vectors * isa.width,
+    return _WeightGradient(run, transform, unpack, parts * size, taps * blocks * padded * vectors * isa.width,
                            most * strips.scratch)
 
 
-def weight_gradient(shape: Shape, m: int, x: Operand, g: Operand, gw: np.ndarray) -> None:
-    """Write gw (O, C, 3, 3) of one group."""
-    c = _weight_gradient(shape, m, x.channels, g.channels, len(x.array), threads.get_num_threads())
+def weight_gradient(shape: Shape, form: Winograd, x: Operand, g: Operand, gw: np.ndarray) -> None:
+    """Write gw (O, C, r, r) of one group."""
+    c = _weight_gradient(shape, form, x.channels, g.channels, len(x.array), threads.get_num_threads())
     partial, packed = memory.scratch("partial", c.partial), memory.scratch("filters", c.packed)
     c.run(x=x.array, g=g.array, partial=partial, scratch=memory.scratch("packed", c.scratch))
     c.transform(partial=partial, packed=packed)
