@@ -313,6 +313,11 @@ class Kernel:
         self._line(f"{one} = load float, ptr {self._use(_of(Pointer, source, 'copy_float'))}, align 4")
         self._line(f"store float {one}, ptr {self._use(_of(Pointer, target, 'copy_float'))}, align 4")
 
+    def prefetch(self, address: Pointer) -> None:
+        """Ask for the cache line at ``address``, which will be read soon; any address may be given, nothing is read."""
+        self._declarations["llvm.prefetch.p0"] = "declare void @llvm.prefetch.p0(ptr, i32, i32, i32)"
+        self._line(f"call void @llvm.prefetch.p0({self._typed(_of(Pointer, address, 'prefetch'))}, i32 0, i32 3, i32 1)")
+
     # ---------------------------------------------------------------------------------------------------------- vectors
     def constant(self, number: float, element: str = "float") -> Vector:
         """The same number in every lane."""
@@ -352,6 +357,29 @@ class Kernel:
         if operation is None:
             raise TypeError(f"convert: cannot turn lanes of {a.element} into {element}")
         return self._vector(element, f"{operation} {self._typed(a)} to {self._vector_type(element)}")
+
+    def shuffle(self, a: Vector, b: Vector, lanes: Sequence[int]) -> Vector:
+        """Lanes of a and b in another order: lane ``lanes[i]`` of a, or of b after ``width`` is subtracted, becomes lane i."""
+        self._same(a, b, "shuffle")
+        if len(lanes) != self.width or not all(0 <= lane < 2 * self.width for lane in lanes):
+            raise ValueError(f"shuffle: needs {self.width} lanes of 0 .. {2 * self.width - 1}, found {list(lanes)}")
+        order = ", ".join(f"i32 {lane}" for lane in lanes)
+        return self._vector(a.element, f"shufflevector {self._typed(a)}, {self._typed(b)}, <{self.width} x i32> <{order}>")
+
+    def transpose(self, rows: Sequence[Vector]) -> list[Vector]:
+        """``width`` vectors as a square matrix, transposed: result[i] holds lane i of every row."""
+        if len(rows) != self.width or self.width & (self.width - 1):
+            raise ValueError(f"transpose: needs {self.width} vectors, a power of two, found {len(rows)}")
+        square, half = list(rows), self.width // 2
+        while half:                                  # exchange the off-diagonal quarters of every block of 2 * half
+            keep = [lane if not lane & half else self.width + lane - half for lane in range(self.width)]
+            take = [lane + half if not lane & half else self.width + lane for lane in range(self.width)]
+            for i in range(self.width):
+                if not i & half:
+                    a, b = square[i], square[i + half]
+                    square[i], square[i + half] = self.shuffle(a, b, keep), self.shuffle(a, b, take)
+            half //= 2
+        return square
 
     def first_lanes(self, count: Number) -> Mask:
         """The mask of the first ``count`` lanes: none for 0 or less, all for ``width`` or more."""

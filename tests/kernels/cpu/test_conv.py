@@ -8,7 +8,7 @@ from minidl.kernels import variants
 from minidl.kernels.cpu import threads, transforms
 from minidl.kernels.cpu.emit import Kernel
 from minidl.kernels.cpu.launch import Program
-from minidl.kernels.cpu.winograd import suits
+from minidl.kernels.cpu.winograd_shapes import suits
 from minidl.ops.geometry import conv2d_geometry
 from tests.kernels.cases import arrange, layouts, seeds
 from tests.kernels.cpu.guards import guard_bands
