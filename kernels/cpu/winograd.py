@@ -5,8 +5,8 @@ of F(m, r)) is transformed into one vector in each of n^2 planes, each plane is 
 and the products are transformed back.  Planes are laid out [plane][block of channels][tile][lane] and lie a cache line more than
 their size apart: at a distance of a multiple of 4 KB their addresses would collide in the cache.
 
-Transformed filters take n^2 / r^2 times the memory of filters.  Many strips share them, so they are made beforehand; where there
-are few strips and many filters, writing and reading them would take longer than the products, and each task transforms
+Transformed filters take n^2 / r^2 times the memory of filters.  Many tiles share them, so they are made beforehand; where there
+are few tiles and many filters, writing and reading them would take longer than the products, and each task transforms
 what it needs, a piece at a time, in its cache.
 """
 from __future__ import annotations
@@ -28,7 +28,7 @@ from minidl.kernels.cpu.transforms import FORMS, Winograd, load_square, store_sq
 from minidl.kernels.cpu.winograd_shapes import FILTER_BYTES, PAD, Shape, cut
 
 PIECE = 64                                           # channels whose filters a task transforms at a time
-FEW_STRIPS = 8                                       # up to so many, they transform large filters themselves
+FEW_TILES = 256                                      # of a batch: up to so many, tasks transform large filters themselves
 
 
 def transform_tiles(k: Kernel, step: Any, n: int, packed: Pointer, blocks: Int, block_bytes: Int, line: Int, rows: Int,
@@ -197,7 +197,8 @@ def _convolution(shape: Shape, form: Winograd, x: Channels, y: Channels, images:
     blocks, wide = tall // vectors, vectors * isa.width
     tiles, count = -(-strips.tiles // pixels) * pixels, strips.count(images)
     large = 4 * planes * x.size * tall * isa.width > FILTER_BYTES
-    how = ("turned" if turned else "straight") if large and count <= FEW_STRIPS else "transformed"
+    few = images * strips.tile_rows * strips.tile_columns <= FEW_TILES
+    how = ("turned" if turned else "straight") if large and few else "transformed"
     at_once = wide if how != "transformed" else tall * isa.width
     packed = strips.packed(form, in_channels)
     scratch = packed + planes * (in_channels * tiles + at_once * tiles + 2 * PAD)

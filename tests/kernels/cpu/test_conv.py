@@ -82,6 +82,8 @@ SHAPES = {
     "5x5 shrinking": ((2, 16, 14, 9), (40, 16, 5, 5), 1, (0, 1)),
     "wide 13x13": ((3, 192, 13, 13), (384, 192, 3, 3), 1, 1),
     "1x1 stride 2": ((3, 64, 14, 14), (128, 64, 1, 1), 2, 0),
+    "wide 7x7": ((5, 130, 7, 7), (136, 130, 3, 3), 1, 1),
+    "wide 5x5": ((1, 136, 9, 6), (72, 136, 5, 5), 1, 2),
     "shrinking": ((2, 24, 13, 30), (48, 24, 3, 3), 1, (2, 0)),
     "3 wide": ((1, 16, 14, 3), (40, 16, 3, 3), 1, 2),
     "grouped": ((2, 64, 9, 9), (96, 32, 3, 3), 1, 1, 1, 2),
@@ -98,7 +100,7 @@ def test_known_shapes(guarded, case, precision):
 
 
 @pytest.mark.parametrize("precision", ["fast", "direct"])
-@pytest.mark.parametrize("name", ["ResNet 32x32", "ResNet 8x8", "ResNet stride", "gray 5x5", "5x5 8x8"])
+@pytest.mark.parametrize("name", ["ResNet 32x32", "ResNet 8x8", "ResNet stride", "gray 5x5", "5x5 8x8", "wide 7x7"])
 def test_the_number_of_threads_changes_no_bit(name, precision):
     x, w, b, gy, geom = data(SHAPES[name], 3)
     before, results = threads.get_num_threads(), []
