@@ -82,7 +82,11 @@ _RANDOM = "the known-answer vectors published with Random123"
 _SPECS = (
     KernelSpec("relu", "elementwise", "(x) -> y", "max(x, 0); NaN stays NaN", "none", EXACT, "a loop"),
     KernelSpec("relu_grad", "elementwise", "(gy, y) -> gx, all of one shape", "gy where y > 0, else 0", "none", EXACT, "a loop"),
+    KernelSpec("tanh_grad", "elementwise", "(gy, y) -> gx, all of one shape", "gy * (1 - y^2), y being tanh(x)", "none", POINTWISE,
+               "a loop"),
     KernelSpec("add", "elementwise", "(a, b) -> y, all of one shape", "a + b", "none", EXACT, "a loop"),
+    KernelSpec("channel_sum", "sums", "(x (N,C,...)) -> y (C,)", "the sum over every axis but 1: the gradient of a bias", _WIDE,
+               SUMS, "math.fsum"),
     KernelSpec("conv2d", "conv", "(x (N,C,H,W), w (O,C/groups,kh,kw), b (O,) | None, geom, precision=\"fast\") -> y (N,O,oh,ow)",
                "y[n,o,i,j] = b[o] + sum_cuv w[o,c,u,v] xpad[n,c,i*sh+u*dh,j*sw+v*dw]: cross-correlation",
                _WIDE, CONVOLUTIONS, _CONV),

@@ -6,7 +6,9 @@ where kernels cannot be compiled at all.  The conditions:
 =========================  =====================================================================================
 conv2d and its gradients   float32, at most FEW_GROUPS groups; any stride, padding, dilation and number of channels
 batch_norm* and gradients  float32, LARGE elements or more
-relu, relu_grad, add       float32, equal shapes, LARGE elements or more
+relu, relu_grad, add,      float32, equal shapes, LARGE elements or more
+tanh_grad
+channel_sum                float32, LARGE elements or more
 max_pool2d, avg_pool2d     float32, LARGE elements or more; the gradients also need a dilation of 1
 sgd_                       float32, C-contiguous arrays
 =========================  =====================================================================================
@@ -105,6 +107,10 @@ def takes_relu(x: Any) -> bool:
 
 def takes_pair(a: Any, b: Any) -> bool:
     return a.size >= LARGE and a.shape == b.shape and a.dtype == FLOAT32 and b.dtype == FLOAT32
+
+
+def takes_channel_sum(x: Any) -> bool:
+    return x.dtype == FLOAT32 and x.size >= LARGE
 
 
 def takes_max_pool(x: Any, geom: Any) -> bool:

@@ -75,7 +75,12 @@ class Tanh(Unary, verb="tanh"):
     __slots__ = ()
 
     def backward(self, F, gy, y):
-        return (F.mul(gy, F.sub(1.0, F.square(y))),)
+        return (F.tanh_grad(gy, y),)
+
+
+@composite("tanh_grad")
+def tanh_grad(F, gy, y):
+    return F.mul(gy, F.sub(1.0, F.square(y)))
 
 
 class Softplus(Function, verb="softplus"):
