@@ -6,7 +6,11 @@ where kernels cannot be compiled at all.  The conditions:
 =========================  =====================================================================================
 conv2d and its gradients   float32, at most FEW_GROUPS groups; any stride, padding, dilation and number of channels
 batch_norm* and gradients  float32, LARGE elements or more
-relu, relu_grad, add       float32, equal shapes, LARGE elements or more
+relu, relu_grad, add,      float32, equal shapes, LARGE elements or more
+tanh_grad
+sigmoid, tanh, silu, gelu  float32, COSTLY elements or more; the gradients also need equal shapes
+and gradients
+channel_sum                float32, LARGE elements or more
 max_pool2d, avg_pool2d     float32, LARGE elements or more; the gradients also need a dilation of 1
 sgd_                       float32, C-contiguous arrays
 =========================  =====================================================================================
@@ -24,6 +28,7 @@ from minidl.kernels.cpu.engine import Unavailable
 from minidl.kernels.registry import Kernel, register, variants
 
 LARGE = 1 << 14                                      # elements from which a launch is worth its overhead
+COSTLY = 1 << 10                                     # the same, where NumPy needs an exponential or half a dozen passes
 FEW_GROUPS = 8                                       # each group of a convolution is a launch of its own
 
 FLOAT32 = np.dtype(np.float32)
@@ -105,6 +110,18 @@ def takes_relu(x: Any) -> bool:
 
 def takes_pair(a: Any, b: Any) -> bool:
     return a.size >= LARGE and a.shape == b.shape and a.dtype == FLOAT32 and b.dtype == FLOAT32
+
+
+def takes_channel_sum(x: Any) -> bool:
+    return x.dtype == FLOAT32 and x.size >= LARGE
+
+
+def takes_function(x: Any, approximate: str = "none") -> bool:
+    return x.dtype == FLOAT32 and x.size >= COSTLY
+
+
+def takes_function_grad(gy: Any, x: Any, approximate: str = "none") -> bool:
+    return gy.size >= COSTLY and gy.shape == x.shape and all_float32(gy, x)
 
 
 def takes_max_pool(x: Any, geom: Any) -> bool:

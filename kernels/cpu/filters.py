@@ -6,7 +6,7 @@ vectors of lanes.
 """
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from minidl.kernels.cpu.emit import Int, Kernel, Number, Pointer, Vector
@@ -14,6 +14,22 @@ from minidl.kernels.cpu.emit import Int, Kernel, Number, Pointer, Vector
 AHEAD = 4                                            # channels between what is read and what is asked for
 
 Square = list[list[Vector]]
+
+
+def transpose(k: Kernel, rows: Sequence[Vector]) -> list[Vector]:
+    """``width`` vectors as a square matrix, transposed: result[i] holds lane i of every row."""
+    if len(rows) != k.width or k.width & (k.width - 1):
+        raise ValueError(f"transpose: needs {k.width} vectors, a power of two, found {len(rows)}")
+    square, half = list(rows), k.width // 2
+    while half:                                      # exchange the off-diagonal quarters of every block of 2 * half
+        keep = [lane if not lane & half else k.width + lane - half for lane in range(k.width)]
+        take = [lane + half if not lane & half else k.width + lane for lane in range(k.width)]
+        for i in range(k.width):
+            if not i & half:
+                a, b = square[i], square[i + half]
+                square[i], square[i + half] = k.shuffle(a, b, keep), k.shuffle(a, b, take)
+        half //= 2
+    return square
 
 
 def filter_reader(k: Kernel, w: Pointer, taps: int, turned: bool, lanes: Int, lane_step: Int, channel_step: Int,
@@ -33,7 +49,7 @@ def filter_reader(k: Kernel, w: Pointer, taps: int, turned: bool, lanes: Int, la
             mask = k.first_lanes(count - start) if count - start < k.width else None
             for place in places:
                 k.prefetch(place + offset + 4 * start + AHEAD * channel_step * 4)
-            vectors += k.transpose([k.load(place + offset + 4 * start, mask) for place in places])
+            vectors += transpose(k, [k.load(place + offset + 4 * start, mask) for place in places])
         vectors = vectors[:count]
         if turned:
             vectors.reverse()
