@@ -10,6 +10,11 @@ relu, relu_grad, add,      float32, equal shapes, LARGE elements or more
 tanh_grad
 sigmoid, tanh, silu, gelu  float32, COSTLY elements or more; the gradients also need equal shapes
 and gradients
+softmax, log_softmax       float32, COSTLY elements or more; any axis, the innermost one of memory without a copy
+and gradients
+softmax_cross_entropy      float32, COSTLY elements or more, no weights of classes
+and gradient
+layer_norm and gradient    float32, COSTLY elements or more
 channel_sum                float32, LARGE elements or more
 max_pool2d, avg_pool2d     float32, LARGE elements or more; the gradients also need a dilation of 1
 sgd_                       float32, C-contiguous arrays
@@ -122,6 +127,30 @@ def takes_function(x: Any, approximate: str = "none") -> bool:
 
 def takes_function_grad(gy: Any, x: Any, approximate: str = "none") -> bool:
     return gy.size >= COSTLY and gy.shape == x.shape and all_float32(gy, x)
+
+
+def takes_softmax(x: Any, axis: int) -> bool:
+    return takes_function(x)
+
+
+def takes_softmax_grad(gy: Any, y: Any, axis: int) -> bool:
+    return takes_function_grad(gy, y)
+
+
+def takes_cross_entropy(logits: Any, labels: Any, weight: Any, ignore_index: int, label_smoothing: float) -> bool:
+    return weight is None and takes_function(logits)
+
+
+def takes_cross_entropy_grad(g: Any, logits: Any, labels: Any, weight: Any, ignore_index: int, label_smoothing: float) -> bool:
+    return weight is None and g.dtype == FLOAT32 and takes_function(logits)
+
+
+def takes_layer_norm(x: Any, w: Any, b: Any, ndim: int, eps: float) -> bool:
+    return takes_function(x) and all_float32(w, b)
+
+
+def takes_layer_norm_grad(gy: Any, x: Any, w: Any, mean: Any, invstd: Any, ndim: int) -> bool:
+    return takes_function_grad(gy, x) and all_float32(w, mean, invstd)
 
 
 def takes_max_pool(x: Any, geom: Any) -> bool:
