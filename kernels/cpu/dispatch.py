@@ -17,7 +17,9 @@ and gradient
 layer_norm and gradient    float32, COSTLY elements or more
 channel_sum                float32, LARGE elements or more
 max_pool2d, avg_pool2d     float32, LARGE elements or more; the gradients also need a dilation of 1
-sgd_                       float32, C-contiguous arrays
+sgd_, adam_, adamw_,       float32, C-contiguous arrays
+rmsprop_, adagrad_,
+adadelta_
 =========================  =====================================================================================
 """
 from __future__ import annotations
@@ -174,5 +176,5 @@ def _takes_gather(gy: Any, geom: Any) -> bool:
 
 
 def takes_optimizer(params: Any, grads: Any, *states: Any, **options: Any) -> bool:
-    return all(a is None or a.dtype == FLOAT32 and a.flags.c_contiguous
-               for arrays in (params, grads, *states) for a in arrays)
+    arrays = (a for values in (params, grads, *states) for a in values if isinstance(a, np.ndarray))   # not None, nor steps
+    return all(a.dtype == FLOAT32 and a.flags.c_contiguous for a in arrays)
