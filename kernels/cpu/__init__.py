@@ -8,6 +8,7 @@ The tools, from the bottom up:
 - :mod:`launch`: a kernel as a guarded Python function of arrays.
 - :mod:`memory`: large buffers, used again; :mod:`layout`: channels-last memory behind NCHW shapes.
 - :mod:`dispatch`: which calls a kernel takes, and what takes the rest.
+- :mod:`roofs`: what the machine can do at most, measured with kernels of this language.
 
 The kernels, by family:
 

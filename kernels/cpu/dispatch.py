@@ -4,9 +4,13 @@ Every verb here has a condition on its arguments; a call that does not meet it r
 where kernels cannot be compiled at all.  The conditions:
 
 =========================  =====================================================================================
-conv2d and its gradients   float32; any stride, padding, dilation, groups and number of channels
+conv2d and its gradients   float32, at most FEW_GROUPS groups; any stride, padding, dilation and number of channels
 batch_norm* and gradients  float32, LARGE elements or more
-relu, relu_grad, add       float32, equal shapes, LARGE elements or more
+relu, relu_grad, add,      float32, equal shapes, LARGE elements or more
+tanh_grad
+sigmoid, tanh, silu, gelu  float32, COSTLY elements or more; the gradients also need equal shapes
+and gradients
+channel_sum                float32, LARGE elements or more
 max_pool2d, avg_pool2d     float32, LARGE elements or more; the gradients also need a dilation of 1
 sgd_                       float32, C-contiguous arrays
 =========================  =====================================================================================
@@ -24,6 +28,8 @@ from minidl.kernels.cpu.engine import Unavailable
 from minidl.kernels.registry import Kernel, register, variants
 
 LARGE = 1 << 14                                      # elements from which a launch is worth its overhead
+COSTLY = 1 << 10                                     # the same, where NumPy needs an exponential or half a dozen passes
+FEW_GROUPS = 8                                       # each group of a convolution is a launch of its own
 
 FLOAT32 = np.dtype(np.float32)
 _disabled = False
@@ -63,15 +69,19 @@ def all_float32(*arrays: Any) -> bool:
 
 
 def takes_conv2d(x: Any, w: Any, b: Any, geom: Any, precision: str = "fast") -> bool:
-    return all_float32(x, w, b)
+    return all_float32(x, w, b) and _takes_geometry(geom)
 
 
 def takes_conv2d_input_grad(gy: Any, w: Any, geom: Any, precision: str = "fast") -> bool:
-    return all_float32(gy, w)
+    return all_float32(gy, w) and _takes_geometry(geom)
 
 
 def takes_conv2d_weight_grad(gy: Any, x: Any, geom: Any, precision: str = "fast") -> bool:
-    return all_float32(gy, x)
+    return all_float32(gy, x) and _takes_geometry(geom)
+
+
+def _takes_geometry(geom: Any) -> bool:
+    return geom.groups <= FEW_GROUPS
 
 
 def takes_batch_norm(x: Any, w: Any, b: Any, eps: float) -> bool:
@@ -100,6 +110,18 @@ def takes_relu(x: Any) -> bool:
 
 def takes_pair(a: Any, b: Any) -> bool:
     return a.size >= LARGE and a.shape == b.shape and a.dtype == FLOAT32 and b.dtype == FLOAT32
+
+
+def takes_channel_sum(x: Any) -> bool:
+    return x.dtype == FLOAT32 and x.size >= LARGE
+
+
+def takes_function(x: Any, approximate: str = "none") -> bool:
+    return x.dtype == FLOAT32 and x.size >= COSTLY
+
+
+def takes_function_grad(gy: Any, x: Any, approximate: str = "none") -> bool:
+    return gy.size >= COSTLY and gy.shape == x.shape and all_float32(gy, x)
 
 
 def takes_max_pool(x: Any, geom: Any) -> bool:

@@ -153,6 +153,13 @@ class Vector(Value):
     def __truediv__(self, other: Vector) -> Vector:
         return self.kernel._arithmetic("div", self, other)
 
+    def __and__(self, other: Vector) -> Vector:
+        return self.kernel._arithmetic("and", self, other)
+
+    def __rshift__(self, bits: int) -> Vector:
+        """Of integers: divided by 2^bits and rounded down."""
+        return self.kernel._arithmetic("ashr", self, self.kernel.constant(bits, self.element))
+
     def __gt__(self, other: Vector) -> Mask:
         return self.kernel._lanes("ogt", "sgt", self, other)
 
@@ -353,8 +360,9 @@ class Kernel:
         return self._vector(a.element, f"call {a.type} @{name}({self._typed(a)})")
 
     def convert(self, a: Vector, element: str) -> Vector:
-        """The lanes in a wider element type: float to double, i32 to i64."""
-        operation = {("float", "double"): "fpext", ("i32", "i64"): "sext"}.get((_of(Vector, a, "convert").element, element))
+        """The lanes in another element type: float to double, i32 to i64, i32 to float."""
+        operations = {("float", "double"): "fpext", ("i32", "i64"): "sext", ("i32", "float"): "sitofp"}
+        operation = operations.get((_of(Vector, a, "convert").element, element))
         if operation is None:
             raise TypeError(f"convert: cannot turn lanes of {a.element} into {element}")
         return self._vector(element, f"{operation} {self._typed(a)} to {self._vector_type(element)}")
@@ -366,6 +374,16 @@ class Kernel:
         order = ", ".join(f"i32 {lane}" for lane in lanes)
         return self._vector(a.element, f"shufflevector {self._typed(_of(Vector, a, 'permute'))}, {a.type} poison, "
                                        f"<{self.width} x i32> <{order}>")
+
+    def bits(self, a: Vector, element: str) -> Vector:
+        """The same bits as lanes of another element type of the same size: float as i32, i32 as float."""
+        if ELEMENTS[self._element(element)] != ELEMENTS[_of(Vector, a, "bits").element]:
+            raise TypeError(f"bits: lanes of {a.element} and of {element} are not of one size")
+        return self._vector(element, f"bitcast {self._typed(a)} to {self._vector_type(element)}")
+
+    def rotated(self, a: Vector, by: int) -> Vector:
+        """Lane i holds what was in lane i + ``by``, around the end."""
+        return self.permute(a, [(lane + by) % self.width for lane in range(self.width)])
 
     def first_lanes(self, count: Number) -> Mask:
         """The mask of the first ``count`` lanes: none for 0 or less, all for ``width`` or more."""
@@ -558,6 +576,8 @@ class Kernel:
     def _arithmetic(self, operation: str, a: Vector, b: Vector) -> Vector:
         self._same(a, b, operation)
         if a.element in _FLOATS:
+            if operation in ("and", "ashr"):
+                raise TypeError(f"{operation}: needs lanes of integers, found {a.element}; bits() has a number's bits")
             return self._vector(a.element, f"f{operation} contract {self._typed(a)}, {self._use(b)}")
         if operation == "div":
             raise TypeError(f"div: vectors of {a.element} are not divided")

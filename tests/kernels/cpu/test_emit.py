@@ -147,6 +147,21 @@ def test_vectors():
     assert whole_values.tolist() == [-2, -2, -2, 7]
 
 
+def test_bits_of_numbers():
+    k = fresh("bits")
+    x, y = k.pointer("x", W), k.pointer("y", 5 * W, element="i32")
+    a = k.load(x)
+    bits = k.bits(a, "i32")
+    whole = k.bits(k.convert(k.constant(-3, "i32"), "float"), "i32")
+    for i, value in enumerate([bits, bits >> 23, bits & k.constant(0xFF, "i32"), k.bits(k.rotated(a, 1), "i32"), whole]):
+        k.store(value, y + i * k.bytes)
+    data, result = np.array([1, -2.5, np.inf, 1e-3], np.float32), np.zeros((5, W), np.int32)
+    Program(k)(alone=True, x=data, y=result)
+    plain = data.view(np.int32)
+    np.testing.assert_array_equal(result, [plain, plain >> 23, plain & 0xFF, np.roll(plain, -1),
+                                           np.full(W, -3, np.float32).view(np.int32)])
+
+
 @pytest.mark.parametrize("tasks", [0, 1, 7, 64])
 @pytest.mark.parametrize("threads", [1, 2, 3, 8])
 def test_the_threads_shares_cover_every_task_once(tasks, threads):
@@ -179,6 +194,8 @@ def wrong_operands():
     yield case(lambda k, n, x: k.load(x) + k.load(x, element="double"), TypeError, "vectors of float and of double")
     yield case(lambda k, n, x: k.fma(*[k.load(x, element="i32")] * 3), TypeError, "fma: needs lanes of float or double")
     yield case(lambda k, n, x: k.convert(k.load(x), "i32"), TypeError, "cannot turn lanes of float into i32")
+    yield case(lambda k, n, x: k.load(x) >> 3, TypeError, "ashr: needs lanes of integers, found float")
+    yield case(lambda k, n, x: k.bits(k.load(x), "i64"), TypeError, "lanes of float and of i64 are not of one size")
     yield case(lambda k, n, x: k.store(k.load(x), x, n > 0), TypeError, "store: expected a Mask")
     yield case(lambda k, n, x: k.when(n).__enter__(), TypeError, "when: expected a Bool")
     yield case(lambda k, n, x: 1 if n > 0 else 2, TypeError, "only known when the kernel runs")
