@@ -316,9 +316,8 @@ class Kernel:
 
     def prefetch(self, address: Pointer) -> None:
         """Ask for the cache line at ``address``, which will be read soon; any address will do."""
-        name = "llvm.prefetch.p0"
-        self._declarations[name] = f"declare void @{name}(ptr, i32, i32, i32)"
-        self._line(f"call void @{name}({self._typed(_of(Pointer, address, 'prefetch'))}, i32 0, i32 3, i32 1)")
+        self._declarations["prefetch"] = "declare void @llvm.prefetch.p0(ptr, i32, i32, i32)"
+        self._line(f"call void @llvm.prefetch.p0({self._typed(_of(Pointer, address, 'prefetch'))}, i32 0, i32 3, i32 1)")
 
     def copy_float(self, source: Pointer, target: Pointer) -> None:
         """Copy one float."""
@@ -371,9 +370,8 @@ class Kernel:
         """Lane ``lanes[0]`` of a, lane ``lanes[1]``, and so on."""
         if len(lanes) != self.width or not all(0 <= lane < self.width for lane in lanes):
             raise ValueError(f"permute: expected {self.width} lanes between 0 and {self.width - 1}, found {list(lanes)}")
-        order = ", ".join(f"i32 {lane}" for lane in lanes)
-        return self._vector(a.element, f"shufflevector {self._typed(_of(Vector, a, 'permute'))}, {a.type} poison, "
-                                       f"<{self.width} x i32> <{order}>")
+        order = f"<{self.width} x i32> <{', '.join(f'i32 {lane}' for lane in lanes)}>"
+        return self._vector(a.element, f"shufflevector {self._typed(_of(Vector, a, 'permute'))}, {a.type} poison, {order}")
 
     def bits(self, a: Vector, element: str) -> Vector:
         """The same bits as lanes of another element type of the same size: float as i32, i32 as float."""
