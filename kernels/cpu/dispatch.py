@@ -4,7 +4,7 @@ Every verb here has a condition on its arguments; a call that does not meet it r
 where kernels cannot be compiled at all.  The conditions:
 
 =========================  =====================================================================================
-conv2d and its gradients   float32, at most FEW_GROUPS groups; any stride, padding, dilation and number of channels
+conv2d and its gradients   float32; any stride, padding, dilation, groups and number of channels
 batch_norm* and gradients  float32, LARGE elements or more
 relu, relu_grad, add,      float32, equal shapes, LARGE elements or more
 tanh_grad
@@ -36,7 +36,6 @@ from minidl.kernels.registry import Kernel, register, variants
 
 LARGE = 1 << 14                                      # elements from which a launch is worth its overhead
 COSTLY = 1 << 10                                     # the same, where NumPy needs an exponential or half a dozen passes
-FEW_GROUPS = 8                                       # each group of a convolution is a launch of its own
 
 FLOAT32 = np.dtype(np.float32)
 _disabled = False
@@ -76,19 +75,15 @@ def all_float32(*arrays: Any) -> bool:
 
 
 def takes_conv2d(x: Any, w: Any, b: Any, geom: Any, precision: str = "fast") -> bool:
-    return all_float32(x, w, b) and _takes_geometry(geom)
+    return all_float32(x, w, b)
 
 
 def takes_conv2d_input_grad(gy: Any, w: Any, geom: Any, precision: str = "fast") -> bool:
-    return all_float32(gy, w) and _takes_geometry(geom)
+    return all_float32(gy, w)
 
 
 def takes_conv2d_weight_grad(gy: Any, x: Any, geom: Any, precision: str = "fast") -> bool:
-    return all_float32(gy, x) and _takes_geometry(geom)
-
-
-def _takes_geometry(geom: Any) -> bool:
-    return geom.groups <= FEW_GROUPS
+    return all_float32(gy, x)
 
 
 def takes_batch_norm(x: Any, w: Any, b: Any, eps: float) -> bool:
