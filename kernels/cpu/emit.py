@@ -314,6 +314,11 @@ class Kernel:
         """The address stored at ``address``."""
         return self._make(Pointer, "ptr", f"load ptr, ptr {self._use(_of(Pointer, address, 'load_pointer'))}")
 
+    def prefetch(self, address: Pointer) -> None:
+        """Ask for the cache line at ``address``, which will be read soon; any address will do."""
+        self._declarations["prefetch"] = "declare void @llvm.prefetch.p0(ptr, i32, i32, i32)"
+        self._line(f"call void @llvm.prefetch.p0({self._typed(_of(Pointer, address, 'prefetch'))}, i32 0, i32 3, i32 1)")
+
     def copy_float(self, source: Pointer, target: Pointer) -> None:
         """Copy one float."""
         one = self._temporary()
@@ -361,6 +366,13 @@ class Kernel:
             raise TypeError(f"convert: cannot turn lanes of {a.element} into {element}")
         return self._vector(element, f"{operation} {self._typed(a)} to {self._vector_type(element)}")
 
+    def permute(self, a: Vector, lanes: Sequence[int]) -> Vector:
+        """Lane ``lanes[0]`` of a, lane ``lanes[1]``, and so on."""
+        if len(lanes) != self.width or not all(0 <= lane < self.width for lane in lanes):
+            raise ValueError(f"permute: expected {self.width} lanes between 0 and {self.width - 1}, found {list(lanes)}")
+        order = f"<{self.width} x i32> <{', '.join(f'i32 {lane}' for lane in lanes)}>"
+        return self._vector(a.element, f"shufflevector {self._typed(_of(Vector, a, 'permute'))}, {a.type} poison, {order}")
+
     def bits(self, a: Vector, element: str) -> Vector:
         """The same bits as lanes of another element type of the same size: float as i32, i32 as float."""
         if ELEMENTS[self._element(element)] != ELEMENTS[_of(Vector, a, "bits").element]:
@@ -369,9 +381,7 @@ class Kernel:
 
     def rotated(self, a: Vector, by: int) -> Vector:
         """Lane i holds what was in lane i + ``by``, around the end."""
-        lanes = ", ".join(f"i32 {(lane + by) % self.width}" for lane in range(self.width))
-        return self._vector(_of(Vector, a, "rotated").element,
-                            f"shufflevector {self._typed(a)}, {a.type} poison, <{self.width} x i32> <{lanes}>")
+        return self.permute(a, [(lane + by) % self.width for lane in range(self.width)])
 
     def first_lanes(self, count: Number) -> Mask:
         """The mask of the first ``count`` lanes: none for 0 or less, all for ``width`` or more."""

@@ -9,7 +9,7 @@ The largest errors found over all floats, in units in the last place of the resu
 
 ============  ====  ===================================================================================
 exp           1.2   2^n * e^r with r = x - n log 2, |r| <= log(2) / 2
-log           0.8   n log 2 + log(m), sqrt(1/2) <= m < sqrt(2)
+log           0.9   n log 2 + log(m), sqrt(1/2) <= m < sqrt(2)
 sigmoid       2.5   e^-|x| and one division
 tanh          1.5   x + x^3 P(x^2) where |x| < 5/8, else 1 - 2 / (e^(2|x|) + 1)
 normal_cdf    6     the density times a polynomial; exact far out in the tail, where 1 + erf(x) is 0

@@ -21,6 +21,7 @@ warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"minidl\.(bac
 
 
 LARGE = 1 << 16                                      # elements from which looking up a kernel pays for an elementwise operation
+FEW = 1 << 10                                        # the same for one that takes an exponential
 
 
 class CPU(Backend):
@@ -28,13 +29,17 @@ class CPU(Backend):
 
     def __init__(self) -> None:
         super().__init__(np, "cpu", "cpu")
-        self.add: Callable[[Array, Array], Array] = _add     # hides the ufunc
+        self.add: Callable[[Array, Array], Array] = _add     # these hide the ufuncs
+        self.tanh: Callable[[Array], Array] = _tanh
 
     def relu(self, x: Array) -> Array:
         return lookup("relu", "cpu")(x) if x.size >= LARGE else super().relu(x)
 
     def relu_grad(self, gy: Array, y: Array) -> Array:
         return lookup("relu_grad", "cpu")(gy, y) if y.size >= LARGE else super().relu_grad(gy, y)
+
+    def sigmoid(self, x: Array) -> Array:
+        return lookup("sigmoid", "cpu")(x) if x.size >= FEW and x.dtype.kind == "f" else super().sigmoid(x)
 
     def conv2d(self, x: Array, w: Array, b: Array | None, *, geom: Any) -> Array:
         return lookup("conv2d", "cpu")(x, w, b, geom, conv_precision.get())
@@ -100,6 +105,10 @@ def _add(a: Array, b: Array) -> Array:
     if a.size >= LARGE and type(b) is np.ndarray and a.shape == b.shape:
         return lookup("add", "cpu")(a, b)
     return np.add(a, b, out=...)
+
+
+def _tanh(x: Array) -> Array:
+    return lookup("tanh", "cpu")(x) if x.size >= FEW and x.dtype.kind == "f" else np.tanh(x, out=...)
 
 
 def _count_of_a_sole_owner() -> int:

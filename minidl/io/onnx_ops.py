@@ -274,6 +274,11 @@ def _gelu(g: Graph, x: Value, *, approximate: str) -> str:
     return g.op("Mul", half, g.op("Add", curve, g.scalar(1, x)))
 
 
+@rule("silu")
+def _silu(g: Graph, x: Value) -> str:
+    return g.op("Mul", x, g.op("Sigmoid", x))
+
+
 @rule("softmax")
 def _softmax(g: Graph, x: Value, *, axis: int) -> str:
     return g.op("Softmax", x, axis=axis)

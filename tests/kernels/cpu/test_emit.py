@@ -114,6 +114,18 @@ def test_branches():
         assert (result[0], result[W]) == expected
 
 
+def test_lanes_change_places():
+    k = fresh("permute")
+    x, y = k.pointer("x", W), k.pointer("y", W)
+    k.prefetch(x + 4096)                             # beyond the array: asking for memory touches none
+    k.store(k.permute(k.load(x), [2, 2, 0, 3]), y)
+    data, result = np.arange(W, dtype=np.float32), np.zeros(W, np.float32)
+    Program(k)(alone=True, x=data, y=result)
+    assert result.tolist() == [2, 2, 0, 3]
+    with pytest.raises(ValueError, match="lanes between 0 and 3"):
+        k.permute(k.constant(0), [0, 1, 2, 4])
+
+
 def test_vectors():
     k = fresh("vectors")
     x, y = k.pointer("x", 2 * W), k.pointer("y", 6 * W)
