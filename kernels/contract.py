@@ -83,8 +83,8 @@ _RANDOM = "the known-answer vectors published with Random123"
 _SPECS = (
     KernelSpec("relu", "elementwise", "(x) -> y", "max(x, 0); NaN stays NaN", "none", EXACT, "a loop"),
     KernelSpec("relu_grad", "elementwise", "(gy, y) -> gx, all of one shape", "gy where y > 0, else 0", "none", EXACT, "a loop"),
-    KernelSpec("tanh_grad", "elementwise", "(gy, y) -> gx, all of one shape", "gy * (1 - y^2), y being tanh(x)", "none", POINTWISE,
-               "a loop"),
+    KernelSpec("tanh_grad", "elementwise", "(gy, y) -> gx, all of one shape", "gy * (1 - y^2), y being tanh(x)", "none",
+               POINTWISE, "a loop"),
     KernelSpec("add", "elementwise", "(a, b) -> y, all of one shape", "a + b", "none", EXACT, "a loop"),
     KernelSpec("channel_sum", "sums", "(x (N,C,...)) -> y (C,)", "the sum over every axis but 1: the gradient of a bias", _WIDE,
                SUMS, "math.fsum"),

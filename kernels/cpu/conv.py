@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl.kernels.cpu import direct, memory, winograd, winograd_grad, winograd_shapes
+from minidl.kernels.cpu import direct, grouped, memory, winograd, winograd_grad, winograd_shapes
 from minidl.kernels.cpu.direct import operand
 from minidl.kernels.cpu.dispatch import takes_conv2d, takes_conv2d_input_grad, takes_conv2d_weight_grad, vector
 from minidl.kernels.cpu.layout import channels_first, channels_last
@@ -39,7 +39,9 @@ def _transposed_shape(geom: Any) -> winograd_shapes.Shape:
 @vector("conv2d", takes_conv2d)
 def conv2d(x: Any, w: Any, b: Any, geom: Any, precision: str = "fast") -> Any:
     y = memory.empty((len(x), geom.out_h, geom.out_w, geom.O))
-    if y.size:
+    if y.size and grouped.suits(geom):
+        grouped.convolve(forward_plan(_any_batch(geom)), channels_last(x), np.ascontiguousarray(w), b, y, False)
+    elif y.size:
         w, images = np.ascontiguousarray(w), channels_last(x)
         form = winograd_shapes.suits(geom) if precision == "fast" else None
         for c, inputs, o, outputs in _groups(geom):
@@ -55,7 +57,9 @@ def conv2d(x: Any, w: Any, b: Any, geom: Any, precision: str = "fast") -> Any:
 @vector("conv2d_input_grad", takes_conv2d_input_grad)
 def conv2d_input_grad(gy: Any, w: Any, geom: Any, precision: str = "fast") -> Any:
     gx = memory.empty((len(gy), geom.H, geom.W, geom.C))
-    if gx.size:
+    if gx.size and grouped.suits(geom):
+        grouped.convolve(input_grad_plan(_any_batch(geom)), channels_last(gy), np.ascontiguousarray(w), None, gx, True)
+    elif gx.size:
         w, gradients = np.ascontiguousarray(w), channels_last(gy)
         form = winograd_shapes.suits(geom, transposed=True) if precision == "fast" else None
         for c, inputs, o, outputs in _groups(geom):
@@ -72,6 +76,8 @@ def conv2d_weight_grad(gy: Any, x: Any, geom: Any, precision: str = "fast") -> A
     gw = memory.owned((geom.O, geom.C // geom.groups, geom.kh, geom.kw))
     if not gy.size or not x.size:
         gw.fill(0)
+    elif grouped.suits(geom):
+        grouped.weight_gradient(forward_plan(_any_batch(geom)), channels_last(x), channels_last(gy), gw)
     else:
         images, gradients = channels_last(x), channels_last(gy)
         form = winograd_shapes.suits(geom) if precision == "fast" else None

@@ -4,15 +4,22 @@ Every verb here has a condition on its arguments; a call that does not meet it r
 where kernels cannot be compiled at all.  The conditions:
 
 =========================  =====================================================================================
-conv2d and its gradients   float32, at most FEW_GROUPS groups; any stride, padding, dilation and number of channels
+conv2d and its gradients   float32; any stride, padding, dilation, groups and number of channels
 batch_norm* and gradients  float32, LARGE elements or more
 relu, relu_grad, add,      float32, equal shapes, LARGE elements or more
 tanh_grad
 sigmoid, tanh, silu, gelu  float32, COSTLY elements or more; the gradients also need equal shapes
 and gradients
+softmax, log_softmax       float32, COSTLY elements or more; any axis, the innermost one of memory without a copy
+and gradients
+softmax_cross_entropy      float32, COSTLY elements or more, no weights of classes
+and gradient
+layer_norm and gradient    float32, COSTLY elements or more
 channel_sum                float32, LARGE elements or more
 max_pool2d, avg_pool2d     float32, LARGE elements or more; the gradients also need a dilation of 1
-sgd_                       float32, C-contiguous arrays
+sgd_, adam_, adamw_,       float32, C-contiguous arrays
+rmsprop_, adagrad_,
+adadelta_
 =========================  =====================================================================================
 """
 from __future__ import annotations
@@ -29,7 +36,6 @@ from minidl.kernels.registry import Kernel, register, variants
 
 LARGE = 1 << 14                                      # elements from which a launch is worth its overhead
 COSTLY = 1 << 10                                     # the same, where NumPy needs an exponential or half a dozen passes
-FEW_GROUPS = 8                                       # each group of a convolution is a launch of its own
 
 FLOAT32 = np.dtype(np.float32)
 _disabled = False
@@ -69,19 +75,15 @@ def all_float32(*arrays: Any) -> bool:
 
 
 def takes_conv2d(x: Any, w: Any, b: Any, geom: Any, precision: str = "fast") -> bool:
-    return all_float32(x, w, b) and _takes_geometry(geom)
+    return all_float32(x, w, b)
 
 
 def takes_conv2d_input_grad(gy: Any, w: Any, geom: Any, precision: str = "fast") -> bool:
-    return all_float32(gy, w) and _takes_geometry(geom)
+    return all_float32(gy, w)
 
 
 def takes_conv2d_weight_grad(gy: Any, x: Any, geom: Any, precision: str = "fast") -> bool:
-    return all_float32(gy, x) and _takes_geometry(geom)
-
-
-def _takes_geometry(geom: Any) -> bool:
-    return geom.groups <= FEW_GROUPS
+    return all_float32(gy, x)
 
 
 def takes_batch_norm(x: Any, w: Any, b: Any, eps: float) -> bool:
@@ -124,6 +126,30 @@ def takes_function_grad(gy: Any, x: Any, approximate: str = "none") -> bool:
     return gy.size >= COSTLY and gy.shape == x.shape and all_float32(gy, x)
 
 
+def takes_softmax(x: Any, axis: int) -> bool:
+    return takes_function(x)
+
+
+def takes_softmax_grad(gy: Any, y: Any, axis: int) -> bool:
+    return takes_function_grad(gy, y)
+
+
+def takes_cross_entropy(logits: Any, labels: Any, weight: Any, ignore_index: int, label_smoothing: float) -> bool:
+    return weight is None and takes_function(logits)
+
+
+def takes_cross_entropy_grad(g: Any, logits: Any, labels: Any, weight: Any, ignore_index: int, label_smoothing: float) -> bool:
+    return weight is None and g.dtype == FLOAT32 and takes_function(logits)
+
+
+def takes_layer_norm(x: Any, w: Any, b: Any, ndim: int, eps: float) -> bool:
+    return takes_function(x) and all_float32(w, b)
+
+
+def takes_layer_norm_grad(gy: Any, x: Any, w: Any, mean: Any, invstd: Any, ndim: int) -> bool:
+    return takes_function_grad(gy, x) and all_float32(w, mean, invstd)
+
+
 def takes_max_pool(x: Any, geom: Any) -> bool:
     return x.dtype == FLOAT32 and x.size >= LARGE
 
@@ -145,5 +171,5 @@ def _takes_gather(gy: Any, geom: Any) -> bool:
 
 
 def takes_optimizer(params: Any, grads: Any, *states: Any, **options: Any) -> bool:
-    return all(a is None or a.dtype == FLOAT32 and a.flags.c_contiguous
-               for arrays in (params, grads, *states) for a in arrays)
+    arrays = (a for values in (params, grads, *states) for a in values if isinstance(a, np.ndarray))   # not None, nor steps
+    return all(a.dtype == FLOAT32 and a.flags.c_contiguous for a in arrays)

@@ -314,16 +314,16 @@ class Kernel:
         """The address stored at ``address``."""
         return self._make(Pointer, "ptr", f"load ptr, ptr {self._use(_of(Pointer, address, 'load_pointer'))}")
 
+    def prefetch(self, address: Pointer) -> None:
+        """Ask for the cache line at ``address``, which will be read soon; any address will do."""
+        self._declarations["prefetch"] = "declare void @llvm.prefetch.p0(ptr, i32, i32, i32)"
+        self._line(f"call void @llvm.prefetch.p0({self._typed(_of(Pointer, address, 'prefetch'))}, i32 0, i32 3, i32 1)")
+
     def copy_float(self, source: Pointer, target: Pointer) -> None:
         """Copy one float."""
         one = self._temporary()
         self._line(f"{one} = load float, ptr {self._use(_of(Pointer, source, 'copy_float'))}, align 4")
         self._line(f"store float {one}, ptr {self._use(_of(Pointer, target, 'copy_float'))}, align 4")
-
-    def prefetch(self, address: Pointer) -> None:
-        """Ask for the cache line at ``address``, which will be read soon; any address may be given, nothing is read."""
-        self._declarations["llvm.prefetch.p0"] = "declare void @llvm.prefetch.p0(ptr, i32, i32, i32)"
-        self._line(f"call void @llvm.prefetch.p0({self._typed(_of(Pointer, address, 'prefetch'))}, i32 0, i32 3, i32 1)")
 
     # ---------------------------------------------------------------------------------------------------------- vectors
     def constant(self, number: float, element: str = "float") -> Vector:
@@ -367,12 +367,12 @@ class Kernel:
         return self._vector(element, f"{operation} {self._typed(a)} to {self._vector_type(element)}")
 
     def shuffle(self, a: Vector, b: Vector, lanes: Sequence[int]) -> Vector:
-        """Lanes of a and b in another order: lane ``lanes[i]`` of a, or of b after ``width`` is subtracted, becomes lane i."""
+        """Lane ``lanes[0]`` of a, lane ``lanes[1]``, and so on; from ``width`` on they are the lanes of b."""
         self._same(a, b, "shuffle")
         if len(lanes) != self.width or not all(0 <= lane < 2 * self.width for lane in lanes):
-            raise ValueError(f"shuffle: needs {self.width} lanes of 0 .. {2 * self.width - 1}, found {list(lanes)}")
-        order = ", ".join(f"i32 {lane}" for lane in lanes)
-        return self._vector(a.element, f"shufflevector {self._typed(a)}, {self._typed(b)}, <{self.width} x i32> <{order}>")
+            raise ValueError(f"shuffle: expected {self.width} lanes between 0 and {2 * self.width - 1}, found {list(lanes)}")
+        order = f"<{self.width} x i32> <{', '.join(f'i32 {lane}' for lane in lanes)}>"
+        return self._vector(a.element, f"shufflevector {self._typed(a)}, {self._typed(b)}, {order}")
 
     def bits(self, a: Vector, element: str) -> Vector:
         """The same bits as lanes of another element type of the same size: float as i32, i32 as float."""

