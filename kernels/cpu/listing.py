@@ -40,6 +40,7 @@ EXAMPLES: dict[str, Callable[[ISA], Any]] = {
     "outputs": lambda isa: 4,
     "taps": lambda isa: 3,
     "filters": lambda isa: "transformed",
+    "of": lambda isa: "image",
     "few": lambda isa: 0,
     "window": lambda isa: (2, 2),
 }
