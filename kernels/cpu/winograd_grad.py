@@ -160,7 +160,8 @@ def winograd_sums(isa: ISA, outputs: int, taps: int, tile_channels: int, vectors
             g = gradients + plane * gradient_plane * 4 + (block * vectors * tiles + first) * k.bytes
             length = k.minimum(RUN, tiles - first)
             with k.loop(0, count, tile_channels) as c:
-                source, target = x + (c // k.width * tiles * k.bytes + c % k.width * 4), sums + plane * sums_plane + c * (4 * wide)
+                source = x + (c // k.width * tiles * k.bytes + c % k.width * 4)
+                target = sums + plane * sums_plane + c * (4 * wide)
                 correlate(k, [none], tile_channels, vectors, source, 0, g, 0, k.bytes, tiles * k.bytes, 1, length, target, 0)
         with k.loop(count) as c:
             for v in range(vectors):
@@ -215,8 +216,8 @@ def _in_parts(shape: Shape, form: Winograd, x: Channels, g: Channels, images: in
         height=shape.height, width=shape.width, top=shape.top, left=shape.left, result_size=g.image_size,
         g_first=4 * g.first, g_pixel=g.pixel_bytes, out_height=shape.out_height, out_width=shape.out_width, lanes=g.size,
         blocks=blocks, parts=parts, groups=1 if parts >= most else min(blocks, most), unit=strips.unit, strip=strips.strip,
-        tile_rows=strips.tile_rows, tile_columns=strips.tile_columns, most_tiles=strips.tiles, packed_size=packed, scratch_size=scratch,
-        threads_most=most)
+        tile_rows=strips.tile_rows, tile_columns=strips.tile_columns, most_tiles=strips.tiles, packed_size=packed,
+        scratch_size=scratch, threads_most=most)
     transform = winograd_filter_grad(form.outputs, form.taps, vectors, g.size % isa.width > 0).prepare(
         parts=parts, blocks=blocks, padded=padded, channels=x.size, lanes=g.size)
     return _InParts(run, transform, parts * size, most * scratch)

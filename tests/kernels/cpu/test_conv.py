@@ -135,11 +135,13 @@ def test_channels_last_goes_in_and_out_without_a_copy():
 
 
 def test_what_winograd_is_for():
-    def chosen(x, w, stride=1, padding=1, transposed=False, **options):
-        return suits(conv2d_geometry(x, w, stride, padding, **options), transposed)
+    def chosen(x, w, stride=1, padding=1, transposed=False, lanes=1, **options):
+        return suits(conv2d_geometry(x, w, stride, padding, **options), transposed, lanes)
     assert chosen((8, 16, 32, 32), (16, 16, 3, 3)) is transforms.F43
     assert chosen((8, 16, 2, 2), (16, 16, 3, 3)) is transforms.F23
     assert chosen((8, 16, 27, 27), (16, 16, 5, 5), padding=2) is transforms.F25
+    assert chosen((8, 20, 8, 8), (20, 20, 5, 5), padding=2, lanes=4) is transforms.F25
+    assert chosen((8, 20, 8, 8), (20, 20, 5, 5), padding=2, lanes=16) is None
     assert chosen((8, 16, 32, 32), (16, 16, 3, 3), 2) is None
     assert chosen((8, 16, 5, 5), (16, 16, 5, 5), padding=0) is None
     assert chosen((8, 16, 32, 32), (16, 16, 7, 7)) is None
