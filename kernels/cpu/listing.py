@@ -38,6 +38,8 @@ EXAMPLES: dict[str, Callable[[ISA], Any]] = {
     "tile_channels": _tile_channels,
     "taps_at_once": lambda isa: accumulators(isa) // (_tile_channels(isa) * _vectors(isa)),
     "outputs": lambda isa: 4,
+    "taps": lambda isa: 3,
+    "filters": lambda isa: "transformed",
     "few": lambda isa: 0,
     "window": lambda isa: (2, 2),
 }
@@ -81,13 +83,13 @@ def watched() -> Iterator[list[str]]:
     seen: list[str] = []
     run = threads.run
 
-    def note(address: int, *arguments: Any) -> None:
-        if address not in known:
+    def note(kernel: int, arguments: int, alone: bool = False) -> None:
+        if kernel not in known:
             known.update((program.address, program) for program in launch.compiled_programs())
-        name = known[address].written_by
+        name = known[kernel].written_by
         if name not in seen:
             seen.append(name)
-        run(address, *arguments)
+        run(kernel, arguments, alone)
 
     threads.run = note
     try:

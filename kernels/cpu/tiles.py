@@ -92,7 +92,8 @@ def correlate(k: Kernel, taps: Sequence[Int], channels: int, vectors: int, x: Po
               tap_stride: Number, last: Mask | None = None) -> None:
     """The tile of the weight gradient: target[tap][channel][vector] += sum over pixels of x[pixel + tap][channel] * g[pixel].
 
-    ``taps`` are byte offsets into x, whose pixels are one vector apart.  ``last`` masks the last vector of g.
+    ``taps`` are byte offsets into x, whose pixels are one vector apart.  ``last`` masks the last vector of g.  The tile's own sum
+    begins at 0 and is added to the target at the end: many short sums lose fewer digits than one long one.
     """
     places = [target + t * tap_stride + (c * vectors + v) * k.bytes
               for t in range(len(taps)) for c in range(channels) for v in range(vectors)]
@@ -113,6 +114,6 @@ def correlate(k: Kernel, taps: Sequence[Int], channels: int, vectors: int, x: Po
         *sums, _, _ = k.carry(columns, state, pixel)
         return [*sums, x + x_row, g + g_row]
 
-    sums = k.carry(rows, [*(k.load(place) for place in places), x, g], row)[:-2]
+    sums = k.carry(rows, [*[k.constant(0)] * len(places), x, g], row)[:-2]
     for value, place in zip(sums, places, strict=True):
-        k.store(value, place)
+        k.store(k.load(place) + value, place)
