@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl.kernels.cpu import direct, engine, grouped, memory, winograd, winograd_grad, winograd_shapes
+from minidl.kernels.cpu import direct, engine, grouped, memory, shallow, winograd, winograd_grad, winograd_shapes
 from minidl.kernels.cpu.direct import operand
 from minidl.kernels.cpu.dispatch import takes_conv2d, takes_conv2d_input_grad, takes_conv2d_weight_grad, vector
 from minidl.kernels.cpu.layout import channels_first, channels_last
@@ -41,6 +41,8 @@ def conv2d(x: Any, w: Any, b: Any, geom: Any, precision: str = "fast") -> Any:
     y = memory.empty((len(x), geom.out_h, geom.out_w, geom.O))
     if y.size and grouped.suits(geom):
         grouped.convolve(forward_plan(_any_batch(geom)), channels_last(x), np.ascontiguousarray(w), b, y, False)
+    elif y.size and shallow.suits(geom):
+        shallow.convolve(geom._replace(N=len(x)), x, w, b, y)
     elif y.size:
         w, images = np.ascontiguousarray(w), channels_last(x)
         form = winograd_shapes.suits(geom) if precision == "fast" else None
@@ -78,6 +80,8 @@ def conv2d_weight_grad(gy: Any, x: Any, geom: Any, precision: str = "fast") -> A
         gw.fill(0)
     elif grouped.suits(geom):
         grouped.weight_gradient(forward_plan(_any_batch(geom)), channels_last(x), channels_last(gy), gw)
+    elif shallow.suits(geom):
+        shallow.weight_gradient(geom._replace(N=len(x)), x, channels_last(gy), gw)
     else:
         images, gradients = channels_last(x), channels_last(gy)
         form = winograd_shapes.suits(geom, lanes=engine.host_isa().width) if precision == "fast" else None
