@@ -23,6 +23,7 @@ class Shape(NamedTuple):
     out_width: int
 
 
+@functools.lru_cache(512)
 def suits(geom: Any, transposed: bool = False, lanes: int = 1) -> Winograd | None:
     """The form that needs the fewest products for a geometry; None if direct convolution needs hardly more.
 
