@@ -19,7 +19,8 @@ def attention(q: Array, k: Array, v: Array, scale: float) -> tuple[Array, Array]
         at = tuple(batch)
         query, keys, values = (a.astype(np.float64) for a in (q[*at, i], k[at], v[at]))
         shares = _softmax(np.array([scale * (query @ key) for key in keys]))
-        weights[*at, i], y[*at, i] = shares, sum((s * value for s, value in zip(shares, values, strict=True)), np.zeros(v.shape[-1]))
+        weights[*at, i] = shares
+        y[*at, i] = sum((s * value for s, value in zip(shares, values, strict=True)), np.zeros(v.shape[-1]))
     return y, weights
 
 

@@ -1,5 +1,4 @@
 """Attention: every variant against the definition in float64, and that against torch."""
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
