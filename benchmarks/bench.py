@@ -14,6 +14,7 @@ import contextlib
 import dataclasses
 import gc
 import importlib.metadata
+import math
 import os
 import platform
 import statistics
@@ -31,6 +32,8 @@ UNSET = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
 THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS", "MINIDL_NUM_THREADS")
 
 SAMPLE_SECONDS = 0.02  # a sample repeats its contender until it lasts about this long
+LEAST_ROUNDS = 5  # before a case may end
+SURE_ROUNDS, SURE = 11, 0.02  # a case ends early when its ratios' quartiles lie this close together
 Contender = Callable[[], Any]
 
 
@@ -43,6 +46,7 @@ class Case:
     contenders: Callable[[bool], dict[str, Contender]]  # the argument: whether PyTorch takes part
     target: float | None = None  # the ratio to PyTorch that we promise to stay under
     rtol: float = 1e-4  # float32 sums taken in another order
+    gflop: float | None = None  # operations of one call, in billions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,19 +60,32 @@ class Timing:
 
     @classmethod
     def of(cls, seconds: list[float]) -> Timing:
-        low, median, high = statistics.quantiles(seconds, n=4, method="inclusive")
+        low, median, high = statistics.quantiles(seconds, n=4, method="inclusive") if len(seconds) > 1 else seconds * 3
         return cls(median, low, high, min(seconds))
 
 
 @dataclasses.dataclass(frozen=True)
 class Result:
+    """What came out of a case.
+
+    Args:
+        ratio: the first contender's time over ``reference``'s, round by round.
+        gflop: operations of one call, in billions.
+        memory: bytes of each contender's process: after its imports, and at its peak.
+        missing: contenders that did not take part, and why.
+    """
+
     case: str
     what: str
     threads: int
     rounds: int
     timings: dict[str, Timing]
-    ratio: Timing | None  # the first contender's time over the second's, round by round
+    ratio: Timing | None
     target: float | None
+    reference: str | None = None
+    gflop: float | None = None
+    memory: dict[str, dict[str, int]] = dataclasses.field(default_factory=dict)
+    missing: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -80,20 +97,38 @@ class Result:
         return cls(**{**data, "timings": timings, "ratio": ratio})
 
 
-def measure(case: Case, contenders: dict[str, Contender], rounds: int, threads: int) -> Result:
+def enough(ratios: list[float], spent: float, most: int, seconds: float) -> bool:
+    """Whether a case has had its rounds: ``most`` of them, or its ``seconds``, or as many as make its ratio sure."""
+    if len(ratios) >= most:
+        return True
+    if len(ratios) < LEAST_ROUNDS:
+        return False
+    if spent >= seconds:
+        return True
+    timing = Timing.of(ratios)
+    return len(ratios) >= SURE_ROUNDS and timing.high - timing.low <= SURE * timing.median
+
+
+def measure(
+    case: Case, contenders: dict[str, Contender], rounds: int, threads: int, seconds_for_it: float = math.inf
+) -> Result:
     """Times the contenders in turn. The collector stays on, as in a training run, but starts every sample clean."""
     same_results(case, contenders)
     repeats = {name: calls_per_sample(call) for name, call in contenders.items()}
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     names = list(contenders)
-    for turn in range(rounds):
-        for name in names if turn % 2 == 0 else names[::-1]:
+    reference = names[1] if len(names) > 1 else None
+    ratios: list[float] = []
+    start = time.perf_counter()
+    while not enough(ratios, time.perf_counter() - start, rounds, seconds_for_it):
+        for name in names if len(ratios) % 2 == 0 else names[::-1]:
             seconds[name].append(sample(contenders[name], repeats[name]))
-    ratio = None
-    if len(names) > 1:
-        ratio = Timing.of([ours / theirs for ours, theirs in zip(seconds[names[0]], seconds[names[1]], strict=True)])
+        ratios.append(seconds[names[0]][-1] / seconds[reference][-1] if reference else 1.0)
     timings = {name: Timing.of(taken) for name, taken in seconds.items()}
-    return Result(case.name, case.what, threads, rounds, timings, ratio, case.target)
+    return Result(
+        case.name, case.what, threads, len(ratios), timings, Timing.of(ratios) if reference else None, case.target,
+        reference, case.gflop,
+    )  # fmt: skip
 
 
 def sample(call: Contender, repeats: int) -> float:

@@ -12,7 +12,7 @@ import sys
 from benchmarks.bench import Case, measure
 
 
-def main(module: str, threads: int, rounds: int, against: str, only: str) -> None:
+def main(module: str, threads: int, rounds: int, seconds: float, against: str, only: str) -> None:
     with_torch = against == "torch"
     if with_torch:
         import torch
@@ -21,10 +21,10 @@ def main(module: str, threads: int, rounds: int, against: str, only: str) -> Non
     cases: list[Case] = importlib.import_module(module).cases()
     for case in cases:
         if only in case.name:
-            result = measure(case, case.contenders(with_torch), rounds, threads)
+            result = measure(case, case.contenders(with_torch), rounds, threads, seconds)
             print(json.dumps(result.to_json()), flush=True)
 
 
 if __name__ == "__main__":
-    module, threads, rounds, against, only = sys.argv[1:]
-    main(module, int(threads), int(rounds), against, only)
+    module, threads, rounds, seconds, against, only = sys.argv[1:]
+    main(module, int(threads), int(rounds), float(seconds), against, only)

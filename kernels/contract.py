@@ -76,13 +76,30 @@ _CONV = "scipy.signal.correlate2d per channel pair; torch.nn.functional.conv2d a
 _POOL = "torch.nn.functional where torch is installed; hand-worked examples"
 _NORM = "torch.nn.functional where torch is installed; a float64 evaluation of the formula"
 _LOSS = "torch.nn.functional.cross_entropy where torch is installed; a float64 evaluation of the formula"
+_FUNCTION = "scipy.special in float64"
+_ATTENTION = "torch.nn.functional.scaled_dot_product_attention where torch is installed"
 _OPTIM = "torch.optim, step by step, where torch is installed"
 _RANDOM = "the known-answer vectors published with Random123"
 
 _SPECS = (
     KernelSpec("relu", "elementwise", "(x) -> y", "max(x, 0); NaN stays NaN", "none", EXACT, "a loop"),
     KernelSpec("relu_grad", "elementwise", "(gy, y) -> gx, all of one shape", "gy where y > 0, else 0", "none", EXACT, "a loop"),
+    KernelSpec("tanh_grad", "elementwise", "(gy, y) -> gx, all of one shape", "gy * (1 - y^2), y being tanh(x)", "none",
+               POINTWISE, "a loop"),
     KernelSpec("add", "elementwise", "(a, b) -> y, all of one shape", "a + b", "none", EXACT, "a loop"),
+    KernelSpec("channel_sum", "sums", "(x (N,C,...)) -> y (C,)", "the sum over every axis but 1: the gradient of a bias", _WIDE,
+               SUMS, "math.fsum"),
+    KernelSpec("sigmoid", "activation", "(x) -> y", "1 / (1 + exp(-x))", "none", POINTWISE, _FUNCTION),
+    KernelSpec("sigmoid_grad", "activation", "(gy, y) -> gx, all of one shape", "gy * y * (1 - y)", "none", POINTWISE, _FUNCTION),
+    KernelSpec("tanh", "activation", "(x) -> y", "tanh(x)", "none", POINTWISE, _FUNCTION),
+    KernelSpec("silu", "activation", "(x) -> y", "x * sigmoid(x)", "none", POINTWISE, _FUNCTION),
+    KernelSpec("silu_grad", "activation", "(gy, x) -> gx, all of one shape", "gy * s * (1 + x * (1 - s)), s = sigmoid(x)", "none",
+               POINTWISE, _FUNCTION),
+    KernelSpec("gelu", "activation", "(x, approximate=\"none\" | \"tanh\") -> y",
+               "x * Phi(x), Phi the normal distribution; or x/2 * (1 + tanh(z)), z = sqrt(2/pi) * (x + 0.044715 x^3)", "none",
+               POINTWISE, _FUNCTION),
+    KernelSpec("gelu_grad", "activation", "(gy, x, approximate) -> gx, all of one shape", "gy times the derivative of gelu at x",
+               "none", POINTWISE, _FUNCTION),
     KernelSpec("conv2d", "conv", "(x (N,C,H,W), w (O,C/groups,kh,kw), b (O,) | None, geom, precision=\"fast\") -> y (N,O,oh,ow)",
                "y[n,o,i,j] = b[o] + sum_cuv w[o,c,u,v] xpad[n,c,i*sh+u*dh,j*sw+v*dw]: cross-correlation",
                _WIDE, CONVOLUTIONS, _CONV),
@@ -170,6 +187,10 @@ _SPECS = (
                "x * mask / (1-p); element i in row order is kept where Philox word i >= p * 2^32", "none", POINTWISE, _RANDOM),
     KernelSpec("dropout_mask", "dropout", "(shape, p, key, dtype) -> mask",
                "what dropout multiplies by: 0 or 1/(1-p)", "none", EXACT, _RANDOM),
+    KernelSpec("attention", "attention", "(q (...,L,E), k (...,S,E), v (...,S,V), scale) -> (y (...,L,V), weights (...,L,S))",
+               "weights = softmax(scale * q k'); y = weights v", _WIDE, SUMS, _ATTENTION),
+    KernelSpec("attention_grad", "attention", "(gy (...,L,V), q, k, v, weights, scale) -> (gq, gk, gv)",
+               "gv = weights' gy; gs = scale * softmax_grad(gy v', weights); gq = gs k; gk = gs' q", _WIDE, SUMS, _ATTENTION),
     KernelSpec("embedding", "embedding", "(weight (V,D), indices int (...)) -> y (...,D)", "rows of weight", "none", EXACT,
                "a loop"),
     KernelSpec("embedding_grad", "embedding", "(gy (...,D), indices int (...), num) -> gweight (num,D)",

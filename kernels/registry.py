@@ -24,7 +24,8 @@ ENVIRONMENT = "MINIDL_KERNELS"
 _PACKAGES = ("minidl.kernels.plain", "minidl.kernels.reference")
 
 # The families that the fast CPU kernels (minidl.kernels.cpu) have a module for.
-_VECTOR_FAMILIES = ("conv", "elementwise", "norm", "optim", "pool")
+_VECTOR_FAMILIES = ("activation", "attention", "conv", "dropout", "elementwise", "loss", "norm", "optim", "philox", "pool",
+                    "softmax", "sums")
 
 # The families that the CUDA kernels (minidl.kernels.cuda) have a module for.
 _CUDA_FAMILIES = ("conv", "dropout", "elementwise", "loss", "norm", "optim", "philox", "pool", "softmax")

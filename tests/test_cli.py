@@ -261,12 +261,12 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path):
 
 
 def test_unforeseen_errors_are_one_line_and_debug_shows_them(monkeypatch):
-    from minidl.train import config
+    from minidl.train import recipes
 
     def broken(**options):
         raise ValueError("a mistake in minidl")
 
-    monkeypatch.setattr(config, "resolve", broken)
+    monkeypatch.setattr(recipes, "resolve", broken)
     assert "internal error, ValueError: a mistake in minidl; run it again with --debug" in fails("train", code=1)
     for arguments in (("train", "--debug"), ("--debug", "train")):
         assert "Traceback" in invoke(*arguments).output
@@ -279,12 +279,12 @@ def test_unforeseen_errors_are_one_line_and_debug_shows_them(monkeypatch):
     (KeyboardInterrupt(), 130, "stopped"),
 ])  # fmt: skip
 def test_errors_of_the_system(monkeypatch, error, code, message):
-    from minidl.train import config
+    from minidl.train import recipes
 
     def broken(**options):
         raise error
 
-    monkeypatch.setattr(config, "resolve", broken)
+    monkeypatch.setattr(recipes, "resolve", broken)
     assert re.search(message, fails("train", code=code))
 
 

@@ -65,6 +65,12 @@ def in_torch(x: Any, w: Any, gy: Any, stride: int, padding: int, what: str, scal
     return call
 
 
+def gflop(shape: tuple[int, ...]) -> float:
+    """Billions of operations, two per multiply-accumulate; as many in each direction."""
+    n, c, size, o, k, stride, padding = shape
+    return 2e-9 * n * o * ((size + 2 * padding - k) // stride + 1) ** 2 * c * k * k
+
+
 def cases() -> list[Case]:
     found = []
     for name, shape in SHAPES.items():
@@ -73,5 +79,5 @@ def cases() -> list[Case]:
                 return contenders(shape, what, with_torch)
 
             text = f"{what}, batch {shape[0]}; torch channels_last"
-            found.append(Case(f"conv {name} {what}", text, build, target=TARGET, rtol=1e-3))
+            found.append(Case(f"conv {name} {what}", text, build, target=TARGET, rtol=1e-3, gflop=gflop(shape)))
     return found

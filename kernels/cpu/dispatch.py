@@ -4,16 +4,32 @@ Every verb here has a condition on its arguments; a call that does not meet it r
 where kernels cannot be compiled at all.  The conditions:
 
 =========================  =====================================================================================
-conv2d and its gradients   float32, at most FEW_GROUPS groups; any stride, padding, dilation and number of channels
-batch_norm* and gradients  float32, LARGE elements or more
-relu, relu_grad, add       float32, equal shapes, LARGE elements or more
-max_pool2d, avg_pool2d     float32, LARGE elements or more; the gradients also need a dilation of 1
-sgd_                       float32, C-contiguous arrays
+conv2d and its gradients   float32; any stride, padding, dilation, groups and number of channels
+batch_norm* and gradients  float32, COSTLY elements or more
+relu, relu_grad, add,      float32, equal shapes, LARGE elements or more
+tanh_grad
+sigmoid, tanh, silu, gelu  float32, COSTLY elements or more; the gradients also need equal shapes
+and gradients
+softmax, log_softmax       float32, COSTLY elements or more; any axis, the innermost one of memory without a copy
+and gradients
+softmax_cross_entropy      float32, COSTLY elements or more, no weights of classes
+and gradient
+layer_norm and gradient    float32, COSTLY elements or more
+attention and gradient     float32, four axes, queries, keys and values of one size, at most LONG queries and keys
+channel_sum                float32, LARGE elements or more
+max_pool2d, avg_pool2d     float32; the gradients also need a dilation of 1
+philox_bits,               COSTLY elements or more, float32
+philox_uniform
+dropout, dropout_mask      float32, COSTLY elements or more, 2^-32 <= p < 1
+sgd_, adam_, adamw_,       float32, C-contiguous arrays
+rmsprop_, adagrad_,
+adadelta_
 =========================  =====================================================================================
 """
 from __future__ import annotations
 
 import functools
+import math
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -24,7 +40,8 @@ from minidl.kernels.cpu.engine import Unavailable
 from minidl.kernels.registry import Kernel, register, variants
 
 LARGE = 1 << 14                                      # elements from which a launch is worth its overhead
-FEW_GROUPS = 8                                       # each group of a convolution is a launch of its own
+COSTLY = 1 << 10                                     # the same, where NumPy needs an exponential or half a dozen passes
+LONG = 512                                           # queries and keys whose scores fit a core's cache
 
 FLOAT32 = np.dtype(np.float32)
 _disabled = False
@@ -64,39 +81,35 @@ def all_float32(*arrays: Any) -> bool:
 
 
 def takes_conv2d(x: Any, w: Any, b: Any, geom: Any, precision: str = "fast") -> bool:
-    return all_float32(x, w, b) and _takes_geometry(geom)
+    return all_float32(x, w, b)
 
 
 def takes_conv2d_input_grad(gy: Any, w: Any, geom: Any, precision: str = "fast") -> bool:
-    return all_float32(gy, w) and _takes_geometry(geom)
+    return all_float32(gy, w)
 
 
 def takes_conv2d_weight_grad(gy: Any, x: Any, geom: Any, precision: str = "fast") -> bool:
-    return all_float32(gy, x) and _takes_geometry(geom)
-
-
-def _takes_geometry(geom: Any) -> bool:
-    return geom.groups <= FEW_GROUPS
+    return all_float32(gy, x)
 
 
 def takes_batch_norm(x: Any, w: Any, b: Any, eps: float) -> bool:
-    return all_float32(x, w, b) and x.size >= LARGE
+    return all_float32(x, w, b) and x.size >= COSTLY
 
 
 def takes_batch_norm_grad(gy: Any, x: Any, w: Any, mean: Any, invstd: Any) -> bool:
-    return all_float32(gy, x, w, mean, invstd) and x.size >= LARGE
+    return all_float32(gy, x, w, mean, invstd) and x.size >= COSTLY
 
 
 def takes_batch_norm_relu(x: Any, w: Any, b: Any, residual: Any, eps: float) -> bool:
-    return all_float32(x, w, b, residual) and x.size >= LARGE
+    return all_float32(x, w, b, residual) and x.size >= COSTLY
 
 
 def takes_batch_norm_relu_grad(gy: Any, x: Any, w: Any, b: Any, y: Any, mean: Any, invstd: Any, residual: bool) -> bool:
-    return all_float32(gy, x, w, b, y, mean, invstd) and x.size >= LARGE
+    return all_float32(gy, x, w, b, y, mean, invstd) and x.size >= COSTLY
 
 
 def takes_batch_norm_inference(x: Any, w: Any, b: Any, mean: Any, var: Any, eps: float) -> bool:
-    return all_float32(x, w, b, mean, var) and x.size >= LARGE
+    return all_float32(x, w, b, mean, var) and x.size >= COSTLY
 
 
 def takes_relu(x: Any) -> bool:
@@ -107,26 +120,91 @@ def takes_pair(a: Any, b: Any) -> bool:
     return a.size >= LARGE and a.shape == b.shape and a.dtype == FLOAT32 and b.dtype == FLOAT32
 
 
-def takes_max_pool(x: Any, geom: Any) -> bool:
+def takes_channel_sum(x: Any) -> bool:
     return x.dtype == FLOAT32 and x.size >= LARGE
+
+
+def takes_function(x: Any, approximate: str = "none") -> bool:
+    return x.dtype == FLOAT32 and x.size >= COSTLY
+
+
+def takes_function_grad(gy: Any, x: Any, approximate: str = "none") -> bool:
+    return gy.size >= COSTLY and gy.shape == x.shape and all_float32(gy, x)
+
+
+def takes_softmax(x: Any, axis: int) -> bool:
+    return takes_function(x)
+
+
+def takes_softmax_grad(gy: Any, y: Any, axis: int) -> bool:
+    return takes_function_grad(gy, y)
+
+
+def takes_cross_entropy(logits: Any, labels: Any, weight: Any, ignore_index: int, label_smoothing: float) -> bool:
+    return weight is None and takes_function(logits)
+
+
+def takes_cross_entropy_grad(g: Any, logits: Any, labels: Any, weight: Any, ignore_index: int, label_smoothing: float) -> bool:
+    return weight is None and g.dtype == FLOAT32 and takes_function(logits)
+
+
+def takes_attention(q: Any, k: Any, v: Any, scale: float) -> bool:
+    return (q.ndim == 4 and all_float32(q, k, v) and q.size >= COSTLY and k.size > 0 and k.shape == v.shape
+            and q.shape[:2] == k.shape[:2] and q.shape[3] == k.shape[3] and max(q.shape[2], k.shape[2]) <= LONG)
+
+
+def takes_attention_grad(gy: Any, q: Any, k: Any, v: Any, weights: Any, scale: float) -> bool:
+    return takes_attention(q, k, v, scale) and all_float32(gy, weights)
+
+
+def takes_layer_norm(x: Any, w: Any, b: Any, ndim: int, eps: float) -> bool:
+    return takes_function(x) and all_float32(w, b)
+
+
+def takes_layer_norm_grad(gy: Any, x: Any, w: Any, mean: Any, invstd: Any, ndim: int) -> bool:
+    return takes_function_grad(gy, x) and all_float32(w, mean, invstd)
+
+
+def takes_max_pool(x: Any, geom: Any) -> bool:
+    return x.dtype == FLOAT32
 
 
 def takes_avg_pool(x: Any, geom: Any, count_include_pad: bool = True) -> bool:
-    return x.dtype == FLOAT32 and x.size >= LARGE
+    return x.dtype == FLOAT32
 
 
 def takes_max_pool_grad(gy: Any, indices: Any, geom: Any) -> bool:
-    return gy.dtype == FLOAT32 and indices.dtype == np.int64 and _takes_gather(gy, geom)
+    return gy.dtype == FLOAT32 and indices.dtype == np.int64 and _takes_gather(geom)
 
 
 def takes_avg_pool_grad(gy: Any, geom: Any, count_include_pad: bool = True) -> bool:
-    return gy.dtype == FLOAT32 and _takes_gather(gy, geom)
+    return gy.dtype == FLOAT32 and _takes_gather(geom)
 
 
-def _takes_gather(gy: Any, geom: Any) -> bool:
-    return tuple(geom.dilation) == (1, 1) and len(gy) * geom.C * geom.H * geom.W >= LARGE
+def _takes_gather(geom: Any) -> bool:
+    return tuple(geom.dilation) == (1, 1)
+
+
+def takes_philox_bits(seed: int, offset: int, n: int) -> bool:
+    return n >= COSTLY
+
+
+def takes_philox_uniform(shape: tuple[int, ...], key: Any, dtype: Any) -> bool:
+    return dtype == FLOAT32 and math.prod(shape) >= COSTLY
+
+
+def takes_dropout(x: Any, p: float, key: Any) -> bool:
+    return x.dtype == FLOAT32 and x.size >= COSTLY and _takes_probability(p)
+
+
+def takes_dropout_mask(shape: tuple[int, ...], p: float, key: Any, dtype: Any) -> bool:
+    return dtype == FLOAT32 and math.prod(shape) >= COSTLY and _takes_probability(p)
+
+
+def _takes_probability(p: float) -> bool:
+    return 0 < round(p * 2**32) < 2**32
 
 
 def takes_optimizer(params: Any, grads: Any, *states: Any, **options: Any) -> bool:
-    return all(a is None or a.dtype == FLOAT32 and a.flags.c_contiguous
-               for arrays in (params, grads, *states) for a in arrays)
+    arrays = (a for values in (params, grads, *states) for a in values if isinstance(a, np.ndarray))   # not None, nor steps
+    return all(a.dtype == FLOAT32 and a.flags.c_contiguous for a in arrays)

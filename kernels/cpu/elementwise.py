@@ -16,7 +16,7 @@ from minidl.kernels.cpu.launch import Launch, Program, program
 _PIECE = 1 << 12                                     # elements of a task: one page of memory, four times
 
 
-def _elementwise(isa: ISA, name: str, inputs: tuple[str, ...], formula: Callable[..., Vector]) -> Kernel:
+def elementwise(isa: ISA, name: str, inputs: tuple[str, ...], formula: Callable[..., Vector]) -> Kernel:
     """y = formula(k, *inputs), element by element."""
     k = Kernel(name, isa.width)
     sources = [k.pointer(source, "n") for source in inputs]
@@ -42,7 +42,7 @@ def relu_kernel(isa: ISA) -> Kernel:
     def formula(k: Kernel, x: Vector) -> Vector:
         nothing = k.constant(0)
         return k.select(nothing > x, nothing, x)
-    return _elementwise(isa, "relu", ("x",), formula)
+    return elementwise(isa, "relu", ("x",), formula)
 
 
 @program
@@ -51,13 +51,19 @@ def relu_grad_kernel(isa: ISA) -> Kernel:
     def formula(k: Kernel, g: Vector, y: Vector) -> Vector:
         nothing = k.constant(0)
         return k.select(y > nothing, g, nothing)
-    return _elementwise(isa, "relu_grad", ("g", "of"), formula)
+    return elementwise(isa, "relu_grad", ("g", "of"), formula)
+
+
+@program
+def tanh_grad_kernel(isa: ISA) -> Kernel:
+    """g * (1 - y * y)."""
+    return elementwise(isa, "tanh_grad", ("g", "of"), lambda k, g, y: g * (k.constant(1) - y * y))
 
 
 @program
 def add_kernel(isa: ISA) -> Kernel:
     """a + b."""
-    return _elementwise(isa, "add", ("a", "b"), lambda k, a, b: a + b)
+    return elementwise(isa, "add", ("a", "b"), lambda k, a, b: a + b)
 
 
 @functools.lru_cache(512)
@@ -65,7 +71,7 @@ def _launch(build: Callable[[], Program], n: int) -> Launch:
     return build().prepare(n=n)
 
 
-def _run(kernel: Callable[[], Program], names: tuple[str, ...], *arrays: Any) -> Any:
+def run(kernel: Callable[[], Program], names: tuple[str, ...], *arrays: Any) -> Any:
     """Apply a kernel to arrays of one shape; the result has the memory order of the last."""
     order = layout.flat(*arrays)
     if order is None:                                # mixed orders: bring all to the last one's
@@ -75,21 +81,26 @@ def _run(kernel: Callable[[], Program], names: tuple[str, ...], *arrays: Any) ->
         arrays = tuple(np.ascontiguousarray(a) for a in arrays)
         order = list(arrays)
     y = layout.like(arrays[-1])
-    (target,) = layout.flat(y) or [y]
+    target = y if y.flags.c_contiguous else (layout.flat(y) or [y])[0]
     _launch(kernel, y.size)(**dict(zip(names, order, strict=True)), y=target)
     return y
 
 
 @vector("relu", takes_relu)
 def relu(x: Any) -> Any:
-    return _run(relu_kernel, ("x",), x)
+    return run(relu_kernel, ("x",), x)
 
 
 @vector("relu_grad", takes_pair)
 def relu_grad(gy: Any, y: Any) -> Any:
-    return _run(relu_grad_kernel, ("g", "of"), gy, y)
+    return run(relu_grad_kernel, ("g", "of"), gy, y)
+
+
+@vector("tanh_grad", takes_pair)
+def tanh_grad(gy: Any, y: Any) -> Any:
+    return run(tanh_grad_kernel, ("g", "of"), gy, y)
 
 
 @vector("add", takes_pair)
 def add(a: Any, b: Any) -> Any:
-    return _run(add_kernel, ("a", "b"), a, b)
+    return run(add_kernel, ("a", "b"), a, b)

@@ -28,6 +28,7 @@ class ISA(NamedTuple):
         width: floats in a vector register.
         registers: vector registers.
         cpu, features: LLVM's names for the processor.
+        triple: LLVM's name for the machine, empty for this one.
     """
 
     name: str
@@ -35,6 +36,15 @@ class ISA(NamedTuple):
     registers: int
     cpu: str
     features: str
+    triple: str = ""
+
+
+# Instruction sets of any machine, to look at what would run there; LLVM compiles for them wherever it was built for them.
+ANYWHERE = {
+    "avx512": ISA("avx512", 16, 32, "x86-64-v4", "", "x86_64-unknown-linux-gnu"),
+    "avx2": ISA("avx2", 8, 16, "x86-64-v3", "", "x86_64-unknown-linux-gnu"),
+    "neon": ISA("neon", 4, 32, "generic", "", "aarch64-unknown-linux-gnu"),
+}
 
 
 class Unavailable(Exception):
@@ -93,9 +103,31 @@ def host_isa() -> ISA:
     return found[wanted]
 
 
+def isa_named(name: str) -> ISA:
+    """An instruction set of this machine, or one of another machine, which :func:`assembly` can show and nothing can run.
+
+    Raises:
+        ConfigError: there is none of that name.
+        Unavailable: llvmlite is missing.
+    """
+    found = {**ANYWHERE, **available_isas()}
+    if name not in found:
+        raise ConfigError(f"no instruction set {name!r}; there are {', '.join(found)}")
+    return found[name]
+
+
 @functools.cache
 def _target(isa: ISA) -> Any:
-    target = _llvm().Target.from_default_triple()
+    llvm = _llvm()
+    if isa.triple:
+        try:
+            llvm.initialize_all_targets()
+            llvm.initialize_all_asmprinters()
+            target = llvm.Target.from_triple(isa.triple)
+        except RuntimeError as error:
+            raise Unavailable(f"this llvmlite cannot compile for {isa.name} ({isa.triple}): {error}") from error
+    else:
+        target = llvm.Target.from_default_triple()
     return target.create_target_machine(cpu=isa.cpu, features=isa.features, opt=3, reloc="pic", codemodel="default", jit=False)
 
 
@@ -128,7 +160,7 @@ def cache_key(text: str, isa: ISA) -> str:
     """The hash of everything that the object depends on."""
     import llvmlite
 
-    parts = (llvmlite.__version__, platform.machine(), platform.system(), isa.cpu, isa.features, _OPTIONS, text)
+    parts = (llvmlite.__version__, platform.machine(), platform.system(), isa.cpu, isa.features, isa.triple, _OPTIONS, text)
     return hashlib.sha256("|".join(parts).encode()).hexdigest()
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl.kernels.cpu import engine, threads
+from minidl.kernels.cpu import engine, memory, threads
 from minidl.kernels.cpu.emit import Kernel, Size
 
 _DTYPES = {name: np.dtype(dtype) for name, dtype in
@@ -24,10 +24,13 @@ class LaunchError(RuntimeError):
 
 
 class Program:
-    """A compiled kernel.  Call it with its parameters by name: arrays for pointers, ints for integers."""
+    """A compiled kernel.  Call it with its parameters by name: arrays for pointers, ints for integers.
 
-    def __init__(self, kernel: Kernel) -> None:
-        self.kernel, self.name = kernel, kernel.name
+    ``written_by``: the name of the function that wrote it.
+    """
+
+    def __init__(self, kernel: Kernel, written_by: str = "") -> None:
+        self.kernel, self.name, self.written_by = kernel, kernel.name, written_by
         self.address = engine.load(kernel.text(), kernel.name)[0]
         self.slots = ctypes.c_int64 * len(kernel.parameters)
 
@@ -68,12 +71,12 @@ class Launch:
         slots = program.slots.from_buffer_copy(self._template)
         for index, name, needed, dtype in self._pointers:
             array = arrays[name]
-            if array.dtype != dtype or not array.flags.c_contiguous:
+            if array.dtype is not dtype and array.dtype != dtype or not array.flags.c_contiguous:
                 raise LaunchError(f"kernel {program.name}: {name} must be C-contiguous {dtype}, found {array.dtype} with strides "
                                   f"{array.strides} for shape {array.shape}")
             if array.size < needed:
                 raise LaunchError(f"kernel {program.name}: {name} has {array.size} elements, the kernel touches {needed}")
-            slots[index] = array.ctypes.data
+            slots[index] = memory.address(array)
         threads.run(program.address, ctypes.addressof(slots), self._alone)
 
 
@@ -89,7 +92,9 @@ def program(build: Callable[..., Kernel]) -> Callable[..., Program]:
 
     @functools.cache
     def compiled(*options: Any) -> Program:
-        return Program(build(engine.host_isa(), *options))
+        found = Program(build(engine.host_isa(), *options), build.__name__)
+        _compiled.append(found)
+        return found
 
     functools.update_wrapper(compiled, build)
     programs[build.__name__] = build
@@ -97,5 +102,12 @@ def program(build: Callable[..., Kernel]) -> Callable[..., Program]:
 
 
 programs: dict[str, Callable[..., Kernel]] = {}      # every builder by name, for the tools that list and show kernels
+_compiled: list[Program] = []
 
-__all__ = ["Launch", "LaunchError", "Program", "Size", "program", "programs"]
+
+def compiled_programs() -> list[Program]:
+    """What this process has compiled so far with ``@program``."""
+    return list(_compiled)
+
+
+__all__ = ["Launch", "LaunchError", "Program", "Size", "compiled_programs", "program", "programs"]

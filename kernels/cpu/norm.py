@@ -5,7 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from minidl.kernels.cpu import engine
+from minidl.kernels.cpu import (
+    engine,
+    layer_norm,  # noqa: F401 (its verbs are of this family)
+)
 from minidl.kernels.cpu.dispatch import (
     takes_batch_norm,
     takes_batch_norm_grad,

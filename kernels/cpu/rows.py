@@ -20,7 +20,7 @@ CHUNK = 512
 _UNROLL = 4                                          # independent chains of sums, to hide the latency of an addition
 
 
-def _sums(k: Kernel, count: Int, pointers: list[Pointer], row_bytes: Int, add: Any, number: int) -> list[Vector]:
+def add_up(k: Kernel, count: Int, pointers: list[Pointer], row_bytes: Int, add: Any, number: int) -> list[Vector]:
     """``number`` sums over ``count`` rows; ``add(sums, pointers)`` adds one row to them.  In _UNROLL interleaved chains."""
     nothing = k.constant(0)
 
@@ -41,7 +41,7 @@ def _sums(k: Kernel, count: Int, pointers: list[Pointer], row_bytes: Int, add: A
     return total
 
 
-def _columns(k: Kernel, channels: Int, ragged: bool) -> Any:
+def columns(k: Kernel, channels: Int, ragged: bool) -> Any:
     """Loop over the vectors of a row: (byte offset, mask)."""
     return k.ceil_div(channels, k.width), (lambda v: k.first_lanes(channels - v * k.width) if ragged else None)
 
@@ -53,7 +53,7 @@ def moments(isa: ISA, ragged: bool) -> Kernel:
     x, out = k.pointer("x", "rows", "channels"), k.pointer("out", "chunks", 3, "channels")
     rows, channels, chunk, chunks = k.integers("rows", "channels", "chunk", "chunks")
     row_bytes = channels * 4
-    vectors, mask_of = _columns(k, channels, ragged)
+    vectors, mask_of = columns(k, channels, ragged)
     with k.parallel(chunks) as task:
         first = task * chunk
         count = k.minimum(chunk, rows - first)
@@ -65,7 +65,7 @@ def moments(isa: ISA, ragged: bool) -> Kernel:
                 centred = k.load(at[0], mask) - shift
                 return [sums[0] + centred, k.fma(centred, centred, sums[1])]
 
-            total, squares = _sums(k, count, [at], row_bytes, add, 2)
+            total, squares = add_up(k, count, [at], row_bytes, add, 2)
             target = out + task * (3 * row_bytes) + v * k.bytes
             for i, value in enumerate((shift, total, squares)):
                 k.store(value, target + i * row_bytes, mask)
@@ -85,7 +85,7 @@ def gradient_sums(isa: ISA, ragged: bool, relu: str = "") -> Kernel:
     coefficients, out = k.pointer("coefficients", 3, "channels"), k.pointer("out", "chunks", 2, "channels")
     rows, channels, chunk, chunks = k.integers("rows", "channels", "chunk", "chunks")
     row_bytes = channels * 4
-    vectors, mask_of = _columns(k, channels, ragged)
+    vectors, mask_of = columns(k, channels, ragged)
     with k.parallel(chunks) as task:
         first = task * chunk
         count = k.minimum(chunk, rows - first)
@@ -104,7 +104,7 @@ def gradient_sums(isa: ISA, ragged: bool, relu: str = "") -> Kernel:
                 return [sums[0] + gradient, k.fma(gradient, centred, sums[1])]
 
             places = [g + at, x + at, *([y + at, masked + at] if relu == "y" else [])]
-            total, product = _sums(k, count, places, row_bytes, add, 2)
+            total, product = add_up(k, count, places, row_bytes, add, 2)
             target = out + task * (2 * row_bytes) + v * k.bytes
             k.store(total, target, mask)
             k.store(product, target + row_bytes, mask)
@@ -120,7 +120,7 @@ def affine(isa: ISA, ragged: bool, relu: bool = False, residual: bool = False) -
     coefficients = k.pointer("coefficients", 3, "channels")
     rows, channels, chunk, chunks = k.integers("rows", "channels", "chunk", "chunks")
     row_bytes = channels * 4
-    vectors, mask_of = _columns(k, channels, ragged)
+    vectors, mask_of = columns(k, channels, ragged)
     with k.parallel(chunks) as task:
         first = task * chunk
         with k.loop(vectors) as v:
@@ -149,7 +149,7 @@ def affine_grad(isa: ISA, ragged: bool, relu: bool = False) -> Kernel:
     coefficients = k.pointer("coefficients", 5, "channels")
     rows, channels, chunk, chunks = k.integers("rows", "channels", "chunk", "chunks")
     row_bytes = channels * 4
-    vectors, mask_of = _columns(k, channels, ragged)
+    vectors, mask_of = columns(k, channels, ragged)
     with k.parallel(chunks) as task:
         first = task * chunk
         with k.loop(vectors) as v:

@@ -1,7 +1,7 @@
 """The elementwise operations that training spends its time on, where arrays are large; the rest are ufuncs of the backend."""
 from typing import Any
 
-from minidl.kernels.plain.arrays import Array
+from minidl.kernels.plain.arrays import Array, widen
 from minidl.kernels.registry import plain
 
 
@@ -13,6 +13,15 @@ def relu(xp: Any, x: Array) -> Array:
 @plain("relu_grad")
 def relu_grad(xp: Any, gy: Array, y: Array) -> Array:
     return xp.multiply(gy, y > 0)
+
+
+@plain("tanh_grad")
+def tanh_grad(xp: Any, gy: Array, y: Array) -> Array:
+    values, g = widen(xp, y, gy)
+    slope = xp.asarray(xp.multiply(values, values))
+    xp.subtract(1, slope, out=slope)
+    xp.multiply(slope, g, out=slope)
+    return slope.astype(gy.dtype, copy=False)
 
 
 @plain("add")

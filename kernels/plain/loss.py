@@ -11,10 +11,10 @@ from minidl.kernels.plain.softmax import shifted
 from minidl.kernels.registry import plain
 
 
-def check_labels(name: str, labels: Array, classes: int, ignore_index: int) -> Array | None:
-    """Which samples count; None if all do.  A label that is no class and not to be ignored is a DataError."""
+def counted_targets(xp: Any, name: str, labels: Array, classes: int, ignore_index: int) -> tuple[Array | None, Array]:
+    """Which samples count (None: all do), and their labels with 0 in place of the ignored ones."""
     if not 0 <= ignore_index < classes and labels.size and labels.min() >= 0 and labels.max() < classes:
-        return None
+        return None, labels
     counted = labels != ignore_index
     outside = counted & ((labels < 0) | (labels >= classes))
     if outside.any():
@@ -23,14 +23,6 @@ def check_labels(name: str, labels: Array, classes: int, ignore_index: int) -> A
             f"{name}: label {int(labels[at])} at position {at} is outside 0..{classes - 1}; the model has {classes} outputs, "
             f"so make as many as there are classes, or mark samples to skip with ignore_index={ignore_index}"
         )
-    return counted
-
-
-def _targets(xp: Any, name: str, labels: Array, classes: int, ignore_index: int) -> tuple[Array | None, Array]:
-    """Which samples count (None: all do), and their labels with 0 in place of the ignored ones."""
-    counted = check_labels(name, labels, classes, ignore_index)
-    if counted is None:
-        return None, labels
     return counted, xp.where(counted, labels, 0)
 
 
@@ -47,7 +39,7 @@ def softmax_cross_entropy(
     xp: Any, logits: Array, labels: Array, weight: Array | None, ignore_index: int, label_smoothing: float
 ) -> tuple[Array, Array]:
     m, classes = logits.shape
-    counted, targets = _targets(xp, "cross_entropy", labels, classes, ignore_index)
+    counted, targets = counted_targets(xp, "cross_entropy", labels, classes, ignore_index)
     below = shifted(xp, logits, 1)  # the loss is log(sum(exp(below))) - below[t]: small numbers, however large the logits
     dtype = below.dtype
     log_sum = xp.log(xp.exp(below).sum(axis=1))
@@ -73,7 +65,7 @@ def softmax_cross_entropy_grad(
     xp: Any, g: Array, logits: Array, labels: Array, weight: Array | None, ignore_index: int, label_smoothing: float
 ) -> Array:
     m, classes = logits.shape
-    counted, targets = _targets(xp, "cross_entropy", labels, classes, ignore_index)
+    counted, targets = counted_targets(xp, "cross_entropy", labels, classes, ignore_index)
     gx = shifted(xp, logits, 1)
     dtype = gx.dtype
     xp.exp(gx, out=gx)
@@ -98,7 +90,7 @@ def softmax_cross_entropy_grad(
 @plain("nll_loss")
 def nll_loss(xp: Any, logp: Array, labels: Array, weight: Array | None, ignore_index: int) -> tuple[Array, Array]:
     m, classes = logp.shape
-    counted, targets = _targets(xp, "nll_loss", labels, classes, ignore_index)
+    counted, targets = counted_targets(xp, "nll_loss", labels, classes, ignore_index)
     sample_weights = _sample_weights(xp, counted, targets, weight, logp.dtype)
     losses = -sample_weights * logp[xp.arange(m), targets]
     if counted is not None:
@@ -110,7 +102,7 @@ def nll_loss(xp: Any, logp: Array, labels: Array, weight: Array | None, ignore_i
 def nll_loss_grad(
     xp: Any, g: Array, labels: Array, num_classes: int, weight: Array | None, ignore_index: int
 ) -> Array:
-    counted, targets = _targets(xp, "nll_loss", labels, num_classes, ignore_index)
+    counted, targets = counted_targets(xp, "nll_loss", labels, num_classes, ignore_index)
     gx = xp.zeros((len(labels), num_classes), g.dtype)
     gx[xp.arange(len(labels)), targets] = -g * _sample_weights(xp, counted, targets, weight, g.dtype)
     if counted is not None:

@@ -23,6 +23,14 @@ def relu_grad(gy: Array, y: Array) -> Array:
     return gx
 
 
+@reference("tanh_grad")
+def tanh_grad(gy: Array, y: Array) -> Array:
+    gx = np.empty(gy.shape, gy.dtype)
+    for i in np.ndindex(*gy.shape):
+        gx[i] = float(gy[i]) * (1 - float(y[i]) ** 2)
+    return gx
+
+
 @reference("add")
 def add(a: Array, b: Array) -> Array:
     y = np.empty(a.shape, a.dtype)

@@ -217,13 +217,6 @@ class Backend:
         soft = self.div(self.add(self.xp.maximum(bx, 0), self.log1p(self.exp(self.neg(self.abs(bx))))), beta)
         return self.xp.where(bx > threshold, x, soft).astype(x.dtype, copy=False)
 
-    def gelu(self, x: Array, *, approximate: str) -> Array:
-        """x * Phi(x), or its tanh approximation (Hendrycks & Gimpel 2016, arXiv:1606.08415)."""
-        if approximate == "tanh":
-            inner = (x + x * x * x * 0.044715) * math.sqrt(2 / math.pi)
-            return self.mul(x * 0.5, self.tanh(inner) + self._one(x))
-        return self.mul(x * 0.5, self.erf(x * math.sqrt(0.5)) + self._one(x))
-
     # ------------------------------------------------------------------------------------------------------- reductions
     def _accumulator(self, x: Array) -> Any:
         return self.float32 if x.dtype.kind == "f" and x.dtype.itemsize == 2 else None
@@ -290,10 +283,10 @@ class Backend:
 
     def linear(self, x: Array, w: Array, b: Array | None) -> Array:
         """x @ w.T + b, as one product over all leading axes."""
-        y = self.matmul(_rows(x), w.T)
+        y = self.matmul(x if x.ndim == 2 else _rows(x), w.T)
         if b is not None:
             y += b
-        return y.reshape(*x.shape[:-1], w.shape[0])
+        return y if x.ndim == 2 else y.reshape(*x.shape[:-1], w.shape[0])
 
     def linear_weight_grad(self, gy: Array, x: Array) -> Array:
         """The gradient of x @ w.T with respect to w: gy.T @ x over all leading axes."""

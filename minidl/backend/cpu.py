@@ -12,15 +12,17 @@ from typing import Any
 
 import numpy as np
 
-from minidl.backend.base import Array, Backend
+from minidl.backend.base import Array, Backend, _rows
 from minidl.config import conv_precision
 from minidl.kernels import lookup
+from minidl.kernels.cpu import memory
 
 # log(0) is -inf and x / 0 is inf without a word, as in PyTorch; detect_anomaly() finds where they come from.
 warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"minidl\.(backend|kernels)")
 
 
 LARGE = 1 << 16                                      # elements from which looking up a kernel pays for an elementwise operation
+FEW = 1 << 10                                        # the same for one that takes an exponential
 
 
 class CPU(Backend):
@@ -28,13 +30,17 @@ class CPU(Backend):
 
     def __init__(self, device: str = "cpu") -> None:
         super().__init__(np, device, device)
-        self.add: Callable[[Array, Array], Array] = _add     # hides the ufunc
+        self.add: Callable[[Array, Array], Array] = _add     # these hide the ufuncs
+        self.tanh: Callable[[Array], Array] = _tanh
 
     def relu(self, x: Array) -> Array:
         return lookup("relu", "cpu")(x) if x.size >= LARGE else super().relu(x)
 
     def relu_grad(self, gy: Array, y: Array) -> Array:
         return lookup("relu_grad", "cpu")(gy, y) if y.size >= LARGE else super().relu_grad(gy, y)
+
+    def sigmoid(self, x: Array) -> Array:
+        return lookup("sigmoid", "cpu")(x) if x.size >= FEW and x.dtype.kind == "f" else super().sigmoid(x)
 
     def conv2d(self, x: Array, w: Array, b: Array | None, *, geom: Any) -> Array:
         return lookup("conv2d", "cpu")(x, w, b, geom, conv_precision.get())
@@ -93,13 +99,30 @@ class CPU(Backend):
         return np.multiply.reduce(x, axis=axis, dtype=dtype, keepdims=keepdims, out=...)
 
     def matmul(self, a: Array, b: Array) -> Array:
+        if b.ndim == 2 and a.ndim > 2 and a.flags.c_contiguous and a.size:
+            # One product; NumPy would make one of each matrix in a.
+            return self._product(a.reshape(-1, a.shape[-1]), b).reshape(*a.shape[:-1], b.shape[-1])
+        return self._product(a, b)
+
+    def _product(self, a: Array, b: Array) -> Array:
+        """a @ b, a large one in memory that was used before (kernels/cpu/memory.py)."""
+        if a.dtype == b.dtype and a.dtype.kind == "f" and a.shape[:-2] == b.shape[:-2]:
+            return np.matmul(a, b, out=memory.empty((*a.shape[:-1], b.shape[-1]), a.dtype))
         return np.matmul(a, b, out=...)
+
+    def linear_weight_grad(self, gy: Array, x: Array) -> Array:
+        gw = memory.owned((gy.shape[-1], x.shape[-1]), x.dtype)          # somebody will keep it
+        return np.matmul(_rows(gy).T, _rows(x), out=gw)
 
 
 def _add(a: Array, b: Array) -> Array:
     if a.size >= LARGE and type(b) is np.ndarray and a.shape == b.shape:
         return lookup("add", "cpu")(a, b)
     return np.add(a, b, out=...)
+
+
+def _tanh(x: Array) -> Array:
+    return lookup("tanh", "cpu")(x) if x.size >= FEW and x.dtype.kind == "f" else np.tanh(x, out=...)
 
 
 def _count_of_a_sole_owner() -> int:

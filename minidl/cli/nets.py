@@ -41,8 +41,8 @@ def _model_options(command: Any) -> Any:
                 help="For weights that do not say: imagenet, or a data set whose mean and deviation were used.",
             ),
             click.option(
-                "--views", type=click.Choice(["1", "2", "10"]), default="1",
-                help="Average over views: 2 adds the mirror image, 10 are corners and centre, mirrored.",
+                "--tta", "--views", "views", metavar="KIND", default="none",
+                help="Average over views: flip (2: and mirrored), shift, ten-crop (10: corners and centre, mirrored).",
             ),
             click.option("--device", metavar="NAME", default="cpu"),
         ]
@@ -74,6 +74,7 @@ def _members(
 @click.option("--split", type=click.Choice(["test", "train"]), default="test")
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="Use only N images.")
 @click.option("--batch-size", type=click.IntRange(1), default=256)
+@click.option("--skip-unreadable", is_flag=True, help="For folder:PATH: leave out pictures that cannot be decoded.")
 @_model_options
 @click.option("--confusion", type=click.Path(path_type=Path), metavar="FILE.png", help="Draw the confusion matrix.")
 @click.option("--quiet", "-q", is_flag=True, help="Print the totals only.")
@@ -86,6 +87,7 @@ def eval_(
     limit: int | None,
     batch_size: int,
     views: str,
+    skip_unreadable: bool,
     confusion: Path | None,
     quiet: bool,
     **which: Any,
@@ -96,7 +98,9 @@ def eval_(
     their probabilities are averaged.  Of equal scores the lower class counts as the higher one.
     """
     from minidl.train import predict, progress
+    from minidl.train.views import Views
 
+    kind = Views.parse(views)
     if confusion is not None:
         check_picture(confusion)
     reporter = progress.reporter(quiet)
@@ -109,11 +113,12 @@ def eval_(
             split=split,
             limit=limit,
             batch_size=batch_size,
-            views=int(views),
+            views=kind,
+            skip_unreadable=skip_unreadable,
             reporter=reporter,
         )
     card = members[0].card
-    title = "+".join(member.card.model for member in members) + (f", {views} views" if views != "1" else "")
+    title = "+".join(member.card.model for member in members) + (f", {kind.count} views" if kind.count > 1 else "")
     title += f" on {data_name or card.data} ({split}, {result.images:,} images)"
     if not quiet:
         _print_classes(card.class_names, result.confusion)
@@ -191,7 +196,7 @@ def predict_(model: str, images: tuple[Path, ...], top: int, views: str, **which
         raise DataError(f"no picture is given, only models: {', '.join(names)}")
     members = _members(_split_names(names), **which)
     rows = []
-    for path, guesses in predict.predict_members(members, pictures, top=top, views=int(views)):
+    for path, guesses in predict.predict_members(members, pictures, top=top, views=views):
         for place, (name, probability) in enumerate(guesses):
             rows.append((str(path) if place == 0 else "", name, f"{probability:.1%}", "#" * round(20 * probability)))
     print_table(["image", "class", "probability", ""], rows)

@@ -8,9 +8,19 @@ from typing import Any
 
 import click
 
-from minidl.cli.app import cli, debug_option, key_values, root_option
+from minidl.cli.app import cli, debug_option, key_values, print_table, root_option
 from minidl.errors import ConfigError, MinidlError
-from minidl.train.config import AUGMENTS, OPTIMIZERS, RECIPES, SCHEDULES
+from minidl.train.config import AUGMENTS, BORDERS, FLIPS, OPTIMIZERS, SCHEDULES
+
+
+def _numbers(ctx: click.Context, parameter: click.Parameter, value: str | None) -> list[int] | None:
+    """``32000,48000`` as a list."""
+    if value is None:
+        return None
+    parts = value.split(",")
+    if not all(part.strip().isdecimal() for part in parts):
+        raise ConfigError(f"--{parameter.name}: expected whole numbers as in 32000,48000, got {value!r}")
+    return [int(part) for part in parts]
 
 
 @cli.command()
@@ -23,21 +33,34 @@ from minidl.train.config import AUGMENTS, OPTIMIZERS, RECIPES, SCHEDULES
 @click.option(
     "--model-option", "model_options", metavar="KEY=VALUE", multiple=True, help="Option of the net; repeatable."
 )
-@click.option("--recipe", type=click.Choice(list(RECIPES)), help="Options that work together.  [default: the model's]")
+@click.option("--recipe", metavar="NAME|FILE.toml", help="Options that work together: `minidl recipes`.  [default: the model's]")
+@click.option("--show", is_flag=True, help="Print the options that would be used as a recipe's file, and stop.")
 @click.option("--epochs", type=int, help="Passes over the training images.")
 @click.option("--max-steps", type=int, help="Stop after so many updates.")
 @click.option("--batch-size", type=int, help="Images per update.")
+@click.option("--drop-last", is_flag=True, default=None, help="Leave out a last batch that is not full.")
 @click.option("--limit", type=int, metavar="N", help="Use only N images of each split.")
 @click.option("--optimizer", type=click.Choice(OPTIMIZERS))
 @click.option("--lr", type=float, help="Learning rate (its highest value, with a schedule).")
 @click.option("--momentum", type=float, help="For sgd and rmsprop.")
 @click.option("--weight-decay", type=float, help="Not applied to biases and normalisation.")
+@click.option("--decay-biases", is_flag=True, default=None, help="Applied to them as well.")
+@click.option("--decoupled", is_flag=True, default=None, help="--weight-decay is what an update takes at the highest rate.")
+@click.option("--bias-lr", type=float, metavar="FACTOR", help="Of the learning rate, for biases and normalisation.")
 @click.option("--schedule", type=click.Choice(SCHEDULES), help="How the learning rate changes.")
+@click.option("--milestones", callback=_numbers, metavar="N,N", help="For step: updates after which it is a tenth.")
+@click.option("--rise", type=float, metavar="SHARE", help="For onecycle and triangle: of the updates, those in which it rises.")
 @click.option("--warmup", type=float, metavar="EPOCHS", help="Epochs in which the learning rate rises.")
 @click.option("--label-smoothing", type=float)
 @click.option("--augment", type=click.Choice(AUGMENTS), help="Random changes of the training images.")
+@click.option("--shift", type=int, metavar="PIXELS", help="How far they are moved.  [default: as --augment says]")
+@click.option("--border", type=click.Choice(BORDERS), help="What comes in at their border.")
+@click.option("--flip", type=click.Choice(FLIPS), help="How they are mirrored, where they are.")
 @click.option("--clip-norm", type=float, help="Largest norm of the gradient.")
+@click.option("--lookahead", type=float, metavar="SHARE", help="Set the weights back to a slow average, which keeps this share.")
 @click.option("--ema", type=float, metavar="DECAY", help="Test and save a moving average of the weights.")
+@click.option("--tta", metavar="KIND", help="Views for one more test at the end: none, flip, shift or ten-crop.")
+@click.option("--train-error", is_flag=True, default=None, help="Test on the training images too, at the end.")
 @click.option("--val-every", type=int, metavar="EPOCHS", help="Test after every so many epochs.")
 @click.option("--checkpoint-seconds", type=float, help="Save the state at least this often.")
 @click.option("--checkpoint-steps", type=int, help="Save the state every so many updates.")
@@ -50,7 +73,7 @@ from minidl.train.config import AUGMENTS, OPTIMIZERS, RECIPES, SCHEDULES
 @click.option("--resume", type=click.Path(path_type=Path), metavar="DIR", help="Go on with the run in this folder.")
 @click.option("--quiet", "-q", is_flag=True, help="Print errors only.")
 @debug_option
-def train(out: Path | None, resume: Path | None, quiet: bool, data_file: str | None, **options: Any) -> None:
+def train(out: Path | None, resume: Path | None, quiet: bool, show: bool, data_file: str | None, **options: Any) -> None:
     """Train a net; without options, a small one on generated pictures.
 
     The run folder then holds config.json, metrics.jsonl, checkpoints and model.safetensors.  Ctrl-C saves a checkpoint;
@@ -59,6 +82,11 @@ def train(out: Path | None, resume: Path | None, quiet: bool, data_file: str | N
     from minidl.train import progress
 
     options["model_options"] = key_values(options["model_options"]) or None
+    if show:
+        if resume is not None:
+            raise ConfigError(f"--show prints what a new run would use; the options of this one are in {resume}/config.json")
+        click.echo(_shown(options), nl=False)
+        return
     folder, config = _new_run(out, options) if resume is None else _old_run(resume, out=out, **options)
     try:
         from minidl.data.download import install
@@ -83,14 +111,37 @@ def train(out: Path | None, resume: Path | None, quiet: bool, data_file: str | N
     _conclude(reporter, config, folder, outcome)
 
 
+@cli.command("recipes")
+@debug_option
+def recipes_() -> None:
+    """List the recipes of the package; `minidl train --recipe NAME --show` prints one."""
+    from minidl.train import recipes
+
+    rows = []
+    for name in recipes.list_recipes():
+        config = recipes.resolve(name)
+        title = recipes.comment(recipes.find(name))[0].lstrip("# ").rstrip(".")
+        rows.append([name, config.model, config.data, str(config.epochs), title])
+    print_table(["recipe", "model", "data", "epochs", "what it is"], rows)
+
+
 def _new_run(out: Path | None, options: dict[str, Any]) -> tuple[Any, Any]:
     """The folder and the options of a run that begins."""
     from minidl.train import record
-    from minidl.train.config import resolve
+    from minidl.train.recipes import resolve
 
     config = resolve(**options)
     name = f"{config.data.rstrip('/').rpartition('/')[2].replace(':', '-')}-{config.model}"
     return record.RunFolder.create(out or record.next_folder("runs", name)), config
+
+
+def _shown(options: dict[str, Any]) -> str:
+    """What ``--show`` prints: the comment of the recipe, and all options."""
+    from minidl.train import recipes
+
+    config = recipes.resolve(**options)
+    source = recipes.comment(recipes.find(options["recipe"] or config.recipe))
+    return "\n".join([*source, recipes.write(config)])
 
 
 def _old_run(path: Path, **options: Any) -> tuple[Any, Any]:
@@ -137,6 +188,10 @@ def _conclude(reporter: Any, config: Any, folder: Any, outcome: Any) -> None:
         )
         raise click.exceptions.Exit(128 + outcome.signal)
     accuracy = f"test accuracy {outcome.test.top1:.2%}" if outcome.test else f"finished at step {outcome.step:,}"
+    if outcome.averaged_test:
+        accuracy += f" ({outcome.averaged_test.top1:.2%} averaged over views: {config.tta})"
+    if outcome.train_test:
+        accuracy += f", training error {1 - outcome.train_test.top1:.2%}"
     if config.data == "shapes10" and config.recipe == "default":
         then = "minidl train --data cifar10 --model resnet20"
     else:

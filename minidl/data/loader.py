@@ -34,6 +34,8 @@ class DataLoader:
         transform: called as ``transform(images, rng)`` on each batch; images that are still uint8 afterwards are
             scaled to [0, 1].
         seed: a non-negative integer.
+        alternate: mirror each image left to right in every other epoch, a random half of them first.  In two epochs a net
+            then sees both sides of every image, which chance grants to half of them (Jordan 2024, arXiv:2404.00498).
         workers: threads that prepare batches ahead; 0 prepares each when it is asked for.
 
     Raises:
@@ -50,6 +52,7 @@ class DataLoader:
         transform: Callable[[Array, np.random.Generator], Array] | None = None,
         seed: int = 0,
         workers: int = 1,
+        alternate: bool = False,
     ) -> None:
         if not isinstance(batch_size, int) or batch_size < 1:
             raise ConfigError(f"DataLoader: batch_size must be a positive integer, got {batch_size!r}")
@@ -72,6 +75,9 @@ class DataLoader:
         self.transform = transform
         self.seed = seed
         self.workers = workers
+        self.alternate = alternate
+        # The number after all those that order and augment.
+        self._mirrored = _generator(seed, 2**64 - 1).random(len(dataset)) < 0.5 if alternate else None  # in epoch 0
         self._epoch = 0
         self._given = 0  # batches of this epoch that the caller has been given
         self._resume_at = 0  # where the next loop starts
@@ -121,6 +127,7 @@ class DataLoader:
             "shuffle": self.shuffle,
             "drop_last": self.drop_last,
             "images": len(self.dataset),
+            **({"alternate": True} if self.alternate else {}),  # states from before it was there have no such key
         }
 
     def __iter__(self) -> Iterator[Batch]:
@@ -160,10 +167,16 @@ class DataLoader:
     def _prepare(self, order: Array, epoch: int, number: int) -> Batch:
         indices = order[number * self.batch_size : (number + 1) * self.batch_size]
         images, labels = self.dataset.batch(indices)
+        if self._mirrored is not None:
+            mirrored = self._mirrored[indices] ^ (epoch % 2 == 1)
+            images = np.where(mirrored[:, None, None, None], images[..., ::-1], images)
         if self.transform is not None:
-            key = np.array([self.seed, (epoch << 32) + 1 + number], np.uint64)
-            images = self.transform(images, np.random.Generator(np.random.Philox(key=key)))
+            images = self.transform(images, _generator(self.seed, (epoch << 32) + 1 + number))
         return to_float(images), labels
+
+
+def _generator(seed: int, number: int) -> np.random.Generator:
+    return np.random.Generator(np.random.Philox(key=np.array([seed, number], np.uint64)))
 
 
 class _Threads:

@@ -9,6 +9,7 @@ from minidl.models import (
     resnet,
     resnet_cifar,
     smallconv,
+    speednet,
     squeezenet,
     stack,
     vgg,

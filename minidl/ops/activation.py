@@ -50,16 +50,37 @@ class Gelu(Function, verb="gelu"):
         return F.gelu(x, approximate=approximate)
 
     def backward(self, F, gy, x):
-        if self.approximate == "tanh":
-            c = math.sqrt(2 / math.pi)
-            square = F.square(x)
-            t = F.tanh(F.mul(F.mul(x, F.add(F.mul(square, 0.044715), 1.0)), c))
-            slope = F.mul(F.add(F.mul(square, 3 * 0.044715), 1.0), c)
-            curve = F.mul(F.mul(x, F.sub(1.0, F.square(t))), slope)
-            return (F.mul(gy, F.mul(F.add(F.add(t, 1.0), curve), 0.5)),)
-        cdf = F.mul(F.add(F.erf(F.mul(x, math.sqrt(0.5))), 1.0), 0.5)
-        pdf = F.mul(F.exp(F.mul(F.square(x), -0.5)), 1 / math.sqrt(2 * math.pi))
-        return (F.mul(gy, F.add(cdf, F.mul(x, pdf))),)
+        return (F.gelu_grad(gy, x, approximate=self.approximate),)
+
+
+@composite("gelu_grad")
+def gelu_grad(F, gy, x, *, approximate):
+    if approximate == "tanh":
+        c = math.sqrt(2 / math.pi)
+        square = F.square(x)
+        t = F.tanh(F.mul(F.mul(x, F.add(F.mul(square, 0.044715), 1.0)), c))
+        slope = F.mul(F.add(F.mul(square, 3 * 0.044715), 1.0), c)
+        curve = F.mul(F.mul(x, F.sub(1.0, F.square(t))), slope)
+        return F.mul(gy, F.mul(F.add(F.add(t, 1.0), curve), 0.5))
+    cdf = F.mul(F.add(F.erf(F.mul(x, math.sqrt(0.5))), 1.0), 0.5)
+    pdf = F.mul(F.exp(F.mul(F.square(x), -0.5)), 1 / math.sqrt(2 * math.pi))
+    return F.mul(gy, F.add(cdf, F.mul(x, pdf)))
+
+
+class Silu(Function, verb="silu"):
+    """x * sigmoid(x) (Elfwing et al. 2017, arXiv:1702.03118)."""
+
+    def forward(self, F, x):
+        return F.silu(x)
+
+    def backward(self, F, gy, x):
+        return (F.silu_grad(gy, x),)
+
+
+@composite("silu_grad")
+def silu_grad(F, gy, x):
+    s = F.sigmoid(x)
+    return F.mul(F.mul(gy, s), F.add(F.mul(x, F.sub(1.0, s)), 1.0))
 
 
 class Sigmoid(Unary, verb="sigmoid"):
@@ -67,7 +88,12 @@ class Sigmoid(Unary, verb="sigmoid"):
     __slots__ = ()
 
     def backward(self, F, gy, y):
-        return (F.mul(gy, F.mul(y, F.sub(1.0, y))),)
+        return (F.sigmoid_grad(gy, y),)
+
+
+@composite("sigmoid_grad")
+def sigmoid_grad(F, gy, y):
+    return F.mul(gy, F.mul(y, F.sub(1.0, y)))
 
 
 class Tanh(Unary, verb="tanh"):
@@ -75,7 +101,12 @@ class Tanh(Unary, verb="tanh"):
     __slots__ = ()
 
     def backward(self, F, gy, y):
-        return (F.mul(gy, F.sub(1.0, F.square(y))),)
+        return (F.tanh_grad(gy, y),)
+
+
+@composite("tanh_grad")
+def tanh_grad(F, gy, y):
+    return F.mul(gy, F.sub(1.0, F.square(y)))
 
 
 class Softplus(Function, verb="softplus"):

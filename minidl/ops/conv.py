@@ -14,7 +14,7 @@ class Conv2d(Function, verb="conv2d"):
     def backward(self, F, gy, x, w):
         return (self.needs[0] and F.conv2d_input_grad(gy, w, geom=self.geom),
                 self.needs[1] and F.conv2d_weight_grad(gy, x, geom=self.geom),
-                self.needs[2] and F.sum(gy, axis=(0, 2, 3)))
+                self.needs[2] and F.channel_sum(gy))
 
 
 class Conv2dInputGrad(Function, verb="conv2d_input_grad"):

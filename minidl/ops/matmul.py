@@ -1,6 +1,7 @@
 """Products of matrices."""
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from minidl.autograd.function import Function, tensors
@@ -35,7 +36,11 @@ class Linear(Function, verb="linear"):
     def backward(self, F, gy, x, w):
         return (self.needs[0] and F.matmul(gy, w),
                 self.needs[1] and F.linear_weight_grad(gy, x),
-                self.needs[2] and F.sum(gy, axis=tuple(range(gy.ndim - 1))))
+                self.needs[2] and _bias_grad(F, gy))
+
+
+def _bias_grad(F: Any, gy: Any) -> Any:
+    return F.channel_sum(gy if gy.ndim == 2 else F.reshape(gy, shape=(math.prod(gy.shape[:-1]), gy.shape[-1])))
 
 
 class LinearWeightGrad(Function, verb="linear_weight_grad"):

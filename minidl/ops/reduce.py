@@ -4,7 +4,7 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
-from minidl.autograd.function import Function, plain, tensors
+from minidl.autograd.function import Function, composite, plain, tensors
 from minidl.errors import ShapeError
 from minidl.ops.axes import DimError, axes, axis, inverse
 from minidl.ops.checks import expect_tensors, floating
@@ -32,6 +32,11 @@ class Sum(_Reduction, verb="sum"):
 
     def backward(self, F, gy):
         return (self.stretch(F, gy),)
+
+
+@composite("channel_sum")
+def channel_sum(F, x):
+    return F.sum(x, axis=(0, *range(2, x.ndim)))
 
 
 class Mean(_Reduction, verb="mean"):

@@ -48,7 +48,10 @@ class EMA:
         if self._stored is not None:
             raise ConfigError("EMA.update: the average is applied to the model just now; restore() first")
         self.updates += 1
-        decay = min(self.decay, (1 + self.updates) / (10 + self.updates)) if self.warmup else self.decay
+        self._follow(min(self.decay, (1 + self.updates) / (10 + self.updates)) if self.warmup else self.decay)
+
+    def _follow(self, decay: float) -> None:
+        """One step of the average, which keeps ``decay`` of itself."""
         with no_grad():
             for name, live in self._live.items():
                 average = self.average[name]

@@ -279,7 +279,7 @@ class OneCycleLR(LRScheduler):
         start = 0.0
         for end, a, b in (phases := self._phases()):
             if epoch <= end or end == phases[-1][0]:
-                done = (epoch - start) / (end - start)
+                done = (epoch - start) / (end - start) if end > start else 1.0  # a rise of one step is over at once
                 if self.anneal_strategy == "linear":
                     return levels[a] + (levels[b] - levels[a]) * done
                 return levels[b] + (levels[a] - levels[b]) / 2 * (1 + math.cos(math.pi * done))

@@ -19,7 +19,7 @@ import importlib
 from typing import Any
 
 _HOME = {
-    "Trainer": "trainer", "Outcome": "trainer", "TrainConfig": "config", "RECIPES": "config", "resolve": "config",
+    "Trainer": "trainer", "Outcome": "trainer", "TrainConfig": "config", "resolve": "recipes", "list_recipes": "recipes",
     "build": "build", "evaluate": "evaluate", "Evaluation": "evaluate", "RunFolder": "record",
     "MetricsLog": "log", "read_metrics": "log", "ModelCard": "weights", "save_model": "weights", "load_model": "weights",
     "Average": "metrics", "Accuracy": "metrics", "ConfusionMatrix": "metrics",

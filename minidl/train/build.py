@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import minidl
@@ -15,32 +17,42 @@ from minidl.nn import Module
 from minidl.nn import functional as F
 from minidl.tensor import Tensor
 from minidl.train.config import TrainConfig
+from minidl.train.ensemble import Preparation, Prepared
 from minidl.train.progress import Quiet
 from minidl.train.record import RunFolder
 from minidl.train.trainer import Trainer
 from minidl.train.weights import ModelCard
 
 TEST_BATCH = 256
+PREPARE_WITH = 5000  # training images that a net's prepare() gets
 _DIGITS = ("mnist", "digits")  # data whose mirror images are something else
 
 
 def build(config: TrainConfig, folder: RunFolder | None = None, reporter: Quiet | None = None) -> Trainer:
-    """Make everything that ``config`` names; the seed is set first, so equal options give equal runs."""
+    """Make everything that ``config`` names; the seed is set first, so equal options give equal runs.
+
+    A model with a method ``prepare(images)`` is given the first 5,000 training images, as a Tensor (N, C, H, W) ready for the
+    net and not augmented: it may set weights from them (whitening, scales) and freeze some, but draws no random numbers.  What
+    it sets is part of its state dict, so finished models and checkpoints need no images.
+    """
     models.model_info(config.model)  # before anything that takes time: is there such a net, such a device?
     get_backend(config.device)
     minidl.manual_seed(config.seed)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", UserWarning)
+    with warned(reporter or Quiet()):
         train_set, test_set = datasets(config)
-    for text in dict.fromkeys(str(warning.message) for warning in caught):  # pictures that were left out
-        (reporter or Quiet()).warn(text)
     shape = train_set.image_shape
     preprocessing = preprocess(config.data, shape[0])
-    augmentation = augment(config.augment, config.data)
+    augmentation = augment(config)
+    mirrors = [part for part in augmentation if isinstance(part, transforms.RandomHorizontalFlip)]
+    alternate = config.flip == "alternating" and bool(mirrors)
+    if alternate:
+        augmentation = [part for part in augmentation if part not in mirrors]
     train_loader = data.DataLoader(
         train_set,
         config.batch_size,
         shuffle=True,
+        drop_last=config.drop_last,
+        alternate=alternate,
         transform=transforms.Compose([*augmentation, preprocessing]),
         seed=config.seed,
     )
@@ -53,11 +65,15 @@ def build(config: TrainConfig, folder: RunFolder | None = None, reporter: Quiet 
     }
     options.update(config.model_options)
     model = models.create(config.model, **options).to(config.device)
+    if hasattr(model, "prepare"):
+        plain = data.DataLoader(train_set, min(PREPARE_WITH, len(train_set)), transform=preprocessing)
+        model.prepare(minidl.from_numpy(next(iter(plain))[0]).to(config.device))
     optimizer = make_optimizer(config, model)
     steps = len(train_loader)
-    total = min(config.epochs * steps, config.max_steps or math.inf)
+    total = int(min(config.epochs * steps, config.max_steps or math.inf))
     card = ModelCard(config.model, options, shape, tuple(train_set.class_names), preprocessing.config(), config.data)
     plateau = config.schedule == "plateau"
+    views = Prepared(Preparation.of(card), config.tta)
     return Trainer(
         model,
         optimizer,
@@ -66,11 +82,15 @@ def build(config: TrainConfig, folder: RunFolder | None = None, reporter: Quiet 
         loss=cross_entropy(config.label_smoothing),
         epochs=config.epochs,
         max_steps=config.max_steps,
-        schedule=make_schedule(config, optimizer, int(total), steps),
+        schedule=make_schedule(config, optimizer, total, steps),
         plateau=optim.ReduceLROnPlateau(optimizer, factor=0.5, patience=2) if plateau else None,
+        lookahead=optim.Lookahead(model, total, config.lookahead) if config.lookahead else None,
         ema=optim.EMA(model, config.ema) if config.ema else None,
         clip_norm=config.clip_norm,
         val_every=config.val_every,
+        tta=views.kind,
+        tta_loader=data.DataLoader(test_set, TEST_BATCH, transform=views) if views.kind.count > 1 else None,  # type: ignore[arg-type]
+        train_error_loader=data.DataLoader(train_set, TEST_BATCH, transform=preprocessing) if config.train_error else None,
         folder=folder,
         card=card,
         checkpoint_seconds=config.checkpoint_seconds,
@@ -80,14 +100,22 @@ def build(config: TrainConfig, folder: RunFolder | None = None, reporter: Quiet 
     )
 
 
+@contextlib.contextmanager
+def warned(reporter: Quiet) -> Iterator[None]:
+    """Python's warnings of what happens within it go to ``reporter``, each once: pictures that are left out."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        yield
+    for text in dict.fromkeys(str(warning.message) for warning in caught):
+        reporter.warn(text)
+
+
 def datasets(config: TrainConfig) -> tuple[data.Dataset, data.Dataset]:
     """The training and the test images."""
     size = config.image_size
     if not config.data.startswith("folder:"):
         if size is not None:
             raise ConfigError(f"image_size: only folder:PATH is resized; {config.data} has images of one size")
-        if config.skip_unreadable:
-            raise ConfigError(f"skip_unreadable: is for folder:PATH; {config.data} is checked as a whole")
     options: dict[str, Any] = {"size": (size or 64, size or 64), "skip_unreadable": config.skip_unreadable}
     train, test = (load_split(config.data, split, config.data_root, config.limit, **options) for split in ("train", "test"))
     return train, test
@@ -104,6 +132,8 @@ def load_split(
     skip_unreadable: bool = False,
 ) -> data.Dataset:
     """A split of a data set, or ``limit`` images of it; ``size`` and what follows it are for ``folder:PATH``."""
+    if skip_unreadable and not name.startswith("folder:"):
+        raise ConfigError(f"skip_unreadable: is for folder:PATH; {name} is checked as a whole")
     if name.startswith("folder:"):
         options: dict[str, Any] = {"resize": resize, "grayscale": grey, "skip_unreadable": skip_unreadable}
         dataset = data.load(name, split=split, size=size, **options)
@@ -126,15 +156,18 @@ def preprocess(name: str, channels: int) -> transforms.Transform:
     return transforms.Compose([transforms.ToFloat(), transforms.Normalize(mean, std)])
 
 
-def augment(kind: str, name: str) -> list[transforms.Transform]:
-    """The random transforms of ``kind`` (see :class:`TrainConfig`); "auto" depends on the data's name."""
+def augment(config: TrainConfig) -> list[transforms.Transform]:
+    """The random transforms of ``config.augment``; "auto" depends on the data's name."""
+    kind, name = config.augment, config.data
     if kind == "auto":
         kind = "shift" if name in _DIGITS else "standard" if name.startswith("cifar") else "flip"
-    flip, crop = transforms.RandomHorizontalFlip(), transforms.RandomCrop(padding=4)
+    flip = transforms.RandomHorizontalFlip()
+    crop = transforms.RandomCrop(padding=config.shift or 4, mode=config.border)
+    shift = transforms.RandomShift(config.shift or 2, mode=config.border)
     kinds: dict[str, list[transforms.Transform]] = {
         "none": [],
-        "shift": [transforms.RandomShift(2)],
-        "flip": [flip, transforms.RandomShift(2)],
+        "shift": [shift],
+        "flip": [flip, shift],
         "standard": [flip, crop],
         "strong": [flip, crop, transforms.Cutout(8)],
     }
@@ -151,14 +184,17 @@ def cross_entropy(label_smoothing: float) -> Any:
 
 
 def make_optimizer(config: TrainConfig, model: Module) -> Any:
-    """The optimiser, with weight decay on weights of two or more dimensions only."""
-    weights = [p for p in model.parameters() if p.ndim > 1]
-    others = [p for p in model.parameters() if p.ndim <= 1]
-    groups = [
-        {"params": params, "weight_decay": decay}
-        for params, decay in ((weights, config.weight_decay), (others, 0.0))
-        if params
-    ]
+    """The optimiser over what is not frozen: weights in one group, biases and normalisation's parameters in another."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    weights, others = [p for p in trained if p.ndim > 1], [p for p in trained if p.ndim <= 1]
+    groups = []
+    for params, lr, decay in (
+        (weights, config.lr, config.weight_decay),
+        (others, config.lr * config.bias_lr, config.weight_decay if config.decay_biases else 0.0),
+    ):
+        # An update takes lr * weight_decay of a weight.
+        if params:
+            groups.append({"params": params, "lr": lr, "weight_decay": decay / lr if config.decoupled else decay})
     if config.optimizer == "sgd":
         return optim.SGD(
             groups, lr=config.lr, momentum=config.momentum, nesterov=config.nesterov and config.momentum > 0
@@ -177,16 +213,27 @@ def make_schedule(config: TrainConfig, optimizer: Any, total: int, steps_per_epo
     schedule = optim.schedule
     warmup = round(config.warmup * steps_per_epoch)
     rest = max(total - warmup, 1)
-    if config.schedule == "onecycle":
+    if config.schedule in ("onecycle", "triangle"):
+        shape: dict[str, Any] = {}
+        if config.schedule == "triangle":
+            low, end = max(config.lr_start, 1e-12), max(config.lr_end, 1e-12)  # as divisors
+            shape = {"anneal_strategy": "linear", "div_factor": 1 / low, "final_div_factor": low / end}
         # One step more than there are updates: the schedule is stepped after the last one too.
         return schedule.OneCycleLR(
-            optimizer, max_lr=config.lr, total_steps=total + 1, pct_start=0.25, cycle_momentum=False
+            optimizer,
+            max_lr=[group["lr"] for group in optimizer.param_groups],
+            total_steps=total + 1,
+            pct_start=config.rise,
+            cycle_momentum=False,
+            **shape,
         )
     main: Any = None
     if config.schedule == "cosine":
         main = schedule.CosineAnnealingLR(optimizer, T_max=rest)
     elif config.schedule == "step":
-        main = schedule.MultiStepLR(optimizer, milestones=[rest // 2, rest * 3 // 4], gamma=0.1)
+        # SequentialLR counts from the end of the warm-up.
+        given = [count - warmup for count in config.milestones or ()]
+        main = schedule.MultiStepLR(optimizer, milestones=given or [rest // 2, rest * 3 // 4], gamma=0.1)
     if not warmup:
         return main
     rise = schedule.LinearLR(optimizer, start_factor=1 / warmup, total_iters=warmup)

@@ -1,7 +1,6 @@
 """Nets that answer together, and pictures that are looked at several times.
 
-The prediction for a picture is the mean of the probabilities that each net gives each view of it.  Views are those of
-Krizhevsky, Sutskever and Hinton 2012, section 4.1: the corners and the centre of the picture, and their mirror images.
+The prediction for a picture is the mean of the probabilities that each net gives each view of it.
 """
 
 from __future__ import annotations
@@ -26,10 +25,10 @@ from minidl.nn import functional as F
 from minidl.ops.reduce import logsumexp
 from minidl.ops.shape import stack
 from minidl.tensor import Tensor
+from minidl.train.views import Views
 from minidl.train.weights import ModelCard, load_model
 
 Array = Any
-VIEWS = (1, 2, 10)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,27 +82,27 @@ class Preparation:
     def __call__(self, images: Array, rng: Any) -> Array:
         return self.views(images, 1)[:, 0]
 
-    def views(self, images: Array, count: int) -> Array:
-        """(N, C, H, W) -> (N, count, C, h, w), scaled, cut and ready for the net.  Images of the net's size are not scaled.
+    def views(self, images: Array, kind: Views | str | int) -> Array:
+        """(N, C, H, W) -> (N, views, C, h, w), scaled, cut and ready for the net; see :class:`~minidl.train.views.Views`.
 
-        1: the centre.  2: the centre and its mirror image.  10: the corners and the centre of the middle square, and their
-        mirror images; of pictures that are not larger than what the net takes, the same after a black margin of an eighth
-        of their size was added on all sides, as training with shifted images does.
+        Images of the net's size are not scaled.
         """
-        rng: Any = None  # nothing here is random
-        images = self.cut(images, self.resize if count == 10 else None)
-        if count == 10:
-            if images.shape[-2:] == self.size:
-                margin = max(1, max(self.size) // 8)
-                images = F.pad(minidl.from_numpy(images), (margin,) * 4).numpy()
-            viewed = transforms.TenCrop(self.size)(images, rng)
-        elif count == 2:
-            viewed = stack([minidl.from_numpy(images), minidl.from_numpy(images[..., ::-1].copy())], 1).numpy()
-        else:
-            viewed = images[:, None]
+        kind = Views.parse(kind)
+        crops = kind.kind == "ten-crop"
+        viewed = kind.cut(self.cut(images, self.resize if crops else None), self.size if crops else images.shape[-2:])
         n = viewed.shape[0]
-        flat = transforms.to_float(self.rest(viewed.reshape(n * count, *viewed.shape[2:]), rng))
-        return flat.reshape(n, count, *flat.shape[1:])
+        flat = transforms.to_float(self.rest(viewed.reshape(n * kind.count, *viewed.shape[2:]), None))  # type: ignore[arg-type]
+        return flat.reshape(n, kind.count, *flat.shape[1:])
+
+
+class Prepared:
+    """The views of a batch, as a DataLoader's transform."""
+
+    def __init__(self, preparation: Preparation, kind: Views | str | int) -> None:
+        self.preparation, self.kind = preparation, Views.parse(kind)
+
+    def __call__(self, images: Array, rng: Any) -> Array:
+        return self.preparation.views(images, self.kind)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,29 +119,31 @@ class Member:
         return Preparation.of(self.card)
 
 
-def log_probabilities(model: Any, images: Tensor) -> Tensor:
-    """Log of the mean over views of the probabilities: (N, views, C, H, W) -> (N, classes)."""
+def log_probabilities(model: Any, images: Tensor, weights: Sequence[float] | None = None) -> Tensor:
+    """Log of the (weighted) mean over views of the probabilities: (N, views, C, H, W) -> (N, classes)."""
     n, views = images.shape[:2]
     scores = F.log_softmax(model(images.reshape(n * views, *images.shape[2:])), dim=1)
-    return scores if views == 1 else logsumexp(scores.reshape(n, views, -1), 1) - math.log(views)
+    if views == 1:
+        return scores
+    scores = scores.reshape(n, views, -1)
+    if weights is None:
+        return logsumexp(scores, 1) - math.log(views)
+    return logsumexp(scores + minidl.tensor([[math.log(w)] for w in weights]).to(scores.device), 1)
 
 
-def combined(members: Sequence[Member], images: Iterable[Array]) -> Tensor:
+def combined(members: Sequence[Member], images: Iterable[Array], views: Views | str | int = "none") -> Tensor:
     """Log of the mean probability of all members: (N, classes) on the first one's device.
 
     Args:
         images: for each member, (N, views, C, H, W) prepared as it wants them.
+        views: which views these are, if some count more than others.
     """
+    weights = Views.parse(views).weights
     given = [
-        log_probabilities(m.model, minidl.from_numpy(x).to(m.device)) for m, x in zip(members, images, strict=True)
+        log_probabilities(m.model, minidl.from_numpy(x).to(m.device), weights)
+        for m, x in zip(members, images, strict=True)
     ]
     return given[0] if len(given) == 1 else logsumexp(stack(given), 0) - math.log(len(given))
-
-
-def check_views(count: int) -> None:
-    """Refuse a number of views that there is not.  Raises a ConfigError."""
-    if count not in VIEWS:
-        raise ConfigError(f"views: expected 1, 2 (and mirrored) or 10 (corners and centre, mirrored), got {count}")
 
 
 # ------------------------------------------------------------------------------------------------------------- loading

@@ -158,6 +158,11 @@ def may_write(folder: Path) -> bool:
     return folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
 
 
+def load() -> float | None:
+    """How many programs wanted to run, on average over the last minute; None where the system does not say."""
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+
+
 def kernel_variants() -> str:
     """How many verbs the kernel registry has in each variant on the CPU."""
     counts: dict[str, int] = {}

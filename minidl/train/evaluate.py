@@ -12,9 +12,10 @@ from minidl.autograd.grad_mode import no_grad
 from minidl.nn import Module
 from minidl.nn import functional as F
 from minidl.tensor import Tensor
-from minidl.train.ensemble import Member, combined
+from minidl.train.ensemble import Member, combined, log_probabilities
 from minidl.train.metrics import Accuracy, Average, ConfusionMatrix
 from minidl.train.progress import Quiet
+from minidl.train.views import Views
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,24 +35,32 @@ def evaluate(
     loader: Iterable[tuple[Any, Any]],
     *,
     num_classes: int,
+    views: Views | str | int = "none",
     device: str = "cpu",
     reporter: Quiet | None = None,
+    name: str = "test",
     total: int = 0,
     stop: Callable[[], bool] = lambda: False,
 ) -> Evaluation | None:
     """Run ``model`` in evaluation mode, without gradients, over batches of (images, labels).
 
+    Images are (n, C, H, W), or (n, views, C, H, W) with the ``views`` whose probabilities are averaged.  ``name`` and ``total``
+    (images) are for the reporter.
+
     Returns None if ``stop()`` became true on the way.  The model is left in the mode in which it was.
     """
 
+    views = Views.parse(views)
+
     def batches() -> Iterator[tuple[Tensor, Any]]:
         for images, labels in loader:
-            yield model(minidl.from_numpy(images).to(device)), labels
+            x = minidl.from_numpy(images).to(device)
+            yield model(x) if x.ndim == 4 else log_probabilities(model, x, views.weights), labels
 
     was_training = model.training
     model.eval()
     try:
-        return _tally(batches(), num_classes, reporter or Quiet(), total, stop)
+        return _tally(batches(), num_classes, reporter or Quiet(), name, total, stop)
     finally:
         model.train(was_training)
 
@@ -61,6 +70,7 @@ def evaluate_members(
     loaders: Sequence[Iterable[tuple[Any, Any]]],
     *,
     num_classes: int,
+    views: Views | str | int = "none",
     reporter: Quiet | None = None,
     total: int = 0,
 ) -> Evaluation:
@@ -69,24 +79,25 @@ def evaluate_members(
     Args:
         loaders: for each member, batches of (images, labels) with images (N, views, C, H, W) prepared as it wants them; the
             same images in the same order.
+        views: which views these are.
     """
 
     def batches() -> Iterator[tuple[Tensor, Any]]:
         for parts in zip(*loaders, strict=True):
-            yield combined(members, [images for images, _ in parts]), parts[0][1]
+            yield combined(members, [images for images, _ in parts], views), parts[0][1]
 
-    result = _tally(batches(), num_classes, reporter or Quiet(), total, lambda: False)
+    result = _tally(batches(), num_classes, reporter or Quiet(), "test", total, lambda: False)
     assert result is not None  # nothing asked it to stop
     return result
 
 
 def _tally(
-    batches: Iterator[tuple[Tensor, Any]], num_classes: int, reporter: Quiet, total: int, stop: Callable[[], bool]
+    batches: Iterator[tuple[Tensor, Any]], num_classes: int, reporter: Quiet, name: str, total: int, stop: Callable[[], bool]
 ) -> Evaluation | None:
     """Take the measures of (scores, labels); scores may be logits or log-probabilities."""
     loss, top1, top5, confusion = Average(), Accuracy(1), Accuracy(5), ConfusionMatrix(num_classes)
     start = time.monotonic()
-    reporter.start_phase("test", total)
+    reporter.start_phase(name, total)
     try:
         with no_grad():
             for raw, labels in batches:

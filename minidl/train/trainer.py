@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
+import os
 import signal
 import threading
 import time
@@ -30,6 +31,7 @@ from minidl.train.evaluate import Evaluation, evaluate
 from minidl.train.metrics import Accuracy, Average
 from minidl.train.progress import Quiet
 from minidl.train.record import BEST, MODEL, RunFolder
+from minidl.train.views import Views
 from minidl.train.weights import ModelCard, save_model
 
 LOG_EVERY = 10  # steps between two records of the training loss
@@ -37,7 +39,10 @@ LOG_EVERY = 10  # steps between two records of the training loss
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """How :meth:`Trainer.fit` ended: ``signal`` is the number of the one that stopped it, None if it finished."""
+    """How :meth:`Trainer.fit` ended: ``signal`` is the number of the one that stopped it, None if it finished.
+
+    ``averaged_test`` is over the views of each test image, ``train_test`` on the training images, where they were asked for.
+    """
 
     step: int
     epoch: int
@@ -45,6 +50,8 @@ class Outcome:
     test: Evaluation | None
     seconds: float
     checkpoint: Path | None = None
+    averaged_test: Evaluation | None = None
+    train_test: Evaluation | None = None
 
 
 class Trainer:
@@ -60,9 +67,13 @@ class Trainer:
         max_steps: stop after so many updates, if that comes first.
         schedule: a learning-rate schedule, stepped after every update; ``plateau``: one that is stepped with the test
             loss after every test.
+        lookahead: a :class:`minidl.optim.Lookahead` of the model, updated after every update of the weights.
         ema: a :class:`minidl.optim.EMA` of the model; its weights are then the ones tested and saved.
         clip_norm: largest norm of the whole gradient.
         val_every: test after every so many epochs, and after the last.
+        tta_loader: batches of (images (n, views, C, H, W), labels) for one more test at the end, in which the probabilities of
+            the views ``tta`` of each image are averaged.
+        train_error_loader: the training images without augmentation, for a test on them at the end.
         folder: the :class:`RunFolder` for the record and the checkpoints; None: nothing is written.
         card: what the saved weights say about their model.
         checkpoint_seconds, checkpoint_steps: how often the state is saved within an epoch.
@@ -84,9 +95,13 @@ class Trainer:
         max_steps: int | None = None,
         schedule: Any = None,
         plateau: Any = None,
+        lookahead: Any = None,
         ema: Any = None,
         clip_norm: float | None = None,
         val_every: int = 1,
+        tta: Views | str | int = "none",
+        tta_loader: Any = None,
+        train_error_loader: Any = None,
         folder: RunFolder | None = None,
         card: ModelCard | None = None,
         checkpoint_seconds: float = 60.0,
@@ -104,7 +119,9 @@ class Trainer:
         self.model, self.optimizer, self.loss = model, optimizer, loss
         self.train_loader, self.test_loader = train_loader, test_loader
         self.epochs, self.max_steps, self.val_every = epochs, max_steps, val_every
-        self.schedule, self.plateau, self.ema, self.clip_norm = schedule, plateau, ema, clip_norm
+        self.schedule, self.plateau, self.clip_norm = schedule, plateau, clip_norm
+        self.lookahead, self.ema = lookahead, ema
+        self.tta, self.tta_loader, self.train_error_loader = Views.parse(tta), tta_loader, train_error_loader
         self.folder, self.card, self.device = folder, card, device
         self.checkpoint_seconds, self.checkpoint_steps = checkpoint_seconds, checkpoint_steps
         self.reporter = reporter or Quiet()
@@ -117,13 +134,16 @@ class Trainer:
         self.epoch_seconds = 0.0
         self.last_lr = self.lr  # of the last update
         self.test: Evaluation | None = None
+        self.averaged_test: Evaluation | None = None  # over the views of each image
+        self.train_test: Evaluation | None = None  # on the training images
         self._signal: int | None = None
+        self._closed = False  # the tests after the last update are done
         self._saved_at = time.monotonic()
 
     # ---- the loop
 
     def fit(self) -> Outcome:
-        """Train to the end, or until SIGINT or SIGTERM, which finish the current step and save a checkpoint.
+        """Train to the end, or until SIGINT, SIGTERM or SIGHUP, which finish the current step and save a checkpoint.
 
         Raises:
             NumericsError: the loss or a weight is NaN or infinite; the last good checkpoint is kept.
@@ -144,13 +164,15 @@ class Trainer:
                 self._one_epoch()
             if self._signal is not None and not self.finished:
                 saved = self.save_checkpoint()
-        if self.finished:
-            self._check_weights()
-            if self.folder is not None:
-                with self._averaged():
-                    save_model(self.folder.path / MODEL, self.model, self.card)
-        stopped = None if self.finished else self._signal
-        return Outcome(self.step, self.epoch, stopped, self.test, time.monotonic() - start, saved)
+            if self.finished:
+                self._check_weights()
+                if self.folder is not None:
+                    with self._averaged():
+                        save_model(self.folder.path / MODEL, self.model, self.card)
+                self._last_tests()
+        stopped = None if self._closed else self._signal
+        seconds = time.monotonic() - start
+        return Outcome(self.step, self.epoch, stopped, self.test, seconds, saved, self.averaged_test, self.train_test)
 
     @property
     def finished(self) -> bool:
@@ -173,6 +195,11 @@ class Trainer:
     def _train(self) -> bool:
         """The rest of the epoch's updates; False if a signal came before they were all made."""
         self.model.train()
+        images = len(self.train_loader.dataset)
+        after = images * (self.epochs - self.epoch - 1)
+        if self.max_steps is not None:
+            after = min(after, (self.max_steps - self.step) * self.train_loader.batch_size - images)
+        self.reporter.expect(max(after, 0))
         self.reporter.start_phase(
             f"{self.epoch + 1}/{self.epochs}", len(self.train_loader.dataset), self.running_loss.count
         )
@@ -212,6 +239,8 @@ class Trainer:
         self.optimizer.step()
         if self.schedule is not None:
             self.schedule.step()
+        if self.lookahead is not None:
+            self.lookahead.update()
         if self.ema is not None:
             self.ema.update()
         self.step += 1
@@ -233,20 +262,44 @@ class Trainer:
         if self.test_loader is None or not (last or (self.epoch + 1) % self.val_every == 0):
             return None
         self._check_weights()
+        return self._evaluate(self.test_loader, "test")
+
+    def _evaluate(self, loader: Any, name: str, views: Views | str = "none") -> Evaluation | None:
+        """Test the weights that are saved on the images of ``loader``; None if a signal came."""
         with self._averaged():
-            test = evaluate(
+            found = evaluate(
                 self.model,
-                self.test_loader,
-                num_classes=len(self.test_loader.dataset.class_names),
+                loader,
+                num_classes=len(loader.dataset.class_names),
+                views=views,
                 device=self.device,
                 reporter=self.reporter,
-                total=len(self.test_loader.dataset),
+                name=name,
+                total=len(loader.dataset),
                 stop=lambda: self._signal is not None,
             )
-        if test is not None and not math.isfinite(test.loss):
-            where = "every weight is finite: check the test images"
-            raise NumericsError(f"step {self.step}: the test loss is {test.loss}; {where}{self._last_good()}")
-        return test
+        if found is not None and not math.isfinite(found.loss):
+            where = f"every weight is finite: check the {name} images"
+            raise NumericsError(f"step {self.step}: the {name} loss is {found.loss}; {where}{self._last_good()}")
+        return found
+
+    def _last_tests(self) -> None:
+        """After everything: the test over several views of each image, and the one on the training images."""
+        if self._closed:
+            return
+        record: dict[str, Any] = {}
+        if self.tta_loader is not None and self._signal is None:
+            self.averaged_test = found = self._evaluate(self.tta_loader, "test", self.tta)
+            if found is not None:
+                record |= {"tta": str(self.tta), "tta_loss": found.loss, "tta_accuracy": found.top1, "tta_seconds": found.seconds}
+        if self.train_error_loader is not None and self._signal is None:
+            self.train_test = found = self._evaluate(self.train_error_loader, "train")
+            if found is not None:
+                record |= {"train_loss": found.loss, "train_accuracy": found.top1}
+        wanted = [loader for loader in (self.tta_loader, self.train_error_loader) if loader is not None]
+        self._closed = not wanted or self._signal is None
+        if wanted and self._closed:
+            self._log(kind="final", epoch=self.epoch, step=self.step, **record)
 
     def _end_epoch(self, test: Evaluation | None) -> None:
         self.epoch += 1
@@ -272,7 +325,9 @@ class Trainer:
         )
         self.reporter.epoch((f"{self.epoch}/{self.epochs}", *values))
         names = ("train_loss", "train_accuracy", "test_loss", "test_accuracy", "lr", "seconds", "images_per_second")
-        self._log(kind="epoch", epoch=self.epoch, step=self.step, **dict(zip(names, values, strict=True)))
+        # How busy the machine is: a time that was taken beside other work is no measurement.
+        load = round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
+        self._log(kind="epoch", epoch=self.epoch, step=self.step, **dict(zip(names, values, strict=True)), load=load)
         self.running_loss, self.running_accuracy, self.epoch_seconds = Average(), Accuracy(), 0.0
         self.train_loader.set_epoch(self.epoch)
         self.save_checkpoint()
@@ -306,7 +361,7 @@ class Trainer:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that decides how the run goes on: a tree for :mod:`minidl.io.checkpoint`."""
-        parts = {name: getattr(self, name) for name in ("optimizer", "schedule", "plateau", "ema")}
+        parts = {name: getattr(self, name) for name in ("optimizer", "schedule", "plateau", "lookahead", "ema")}
         return {
             "step": self.step,
             "epoch": self.epoch,
@@ -367,17 +422,26 @@ class Trainer:
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
-        """SIGINT and SIGTERM ask the loop to stop after this step; a second SIGINT stops at once."""
+        """SIGINT, SIGTERM and SIGHUP ask the loop to stop after this step; a second SIGINT stops at once.
+
+        SIGHUP says that the terminal is gone, unless it is ignored, as nohup makes it; it often comes twice.
+        """
+        hang_up = getattr(signal, "SIGHUP", None)  # None on Windows
 
         def ask(number: int, frame: FrameType | None) -> None:
-            if self._signal is not None:
+            if self._signal is not None and number == signal.SIGINT:
                 raise KeyboardInterrupt
-            self._signal = number
+            if number == hang_up:
+                self.reporter.hang_up()
+            self._signal = self._signal or number
 
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        numbers = [signal.SIGINT, signal.SIGTERM]
+        if hang_up is not None and signal.getsignal(hang_up) != signal.SIG_IGN:
+            numbers.append(hang_up)
+        before = {number: signal.signal(number, ask) for number in numbers}
         try:
             yield
         finally:

@@ -144,6 +144,7 @@ ZOO = {
     "convnetjs": (1, 3, 32, 32),
     "smallconv": (1, 3, 32, 32),
     "stack": (1, 3, 32, 32),
+    "speednet": (1, 3, 32, 32),
     "resnet20": (1, 3, 32, 32),
     "plain20": (1, 3, 32, 32),
     "preact_resnet20": (1, 3, 32, 32),

@@ -12,6 +12,7 @@ def test_every_variant_equals_the_reference(shape, dtype, first, second, seed):
     a, b = draw(seed, shape, dtype, first), draw(seed + 1, shape, dtype, second)
     check("relu", a, dtype=dtype)
     check("relu_grad", a, b, dtype=dtype)
+    check("tanh_grad", a, b, dtype=dtype)
     check("add", a, b, dtype=dtype)
 
 
@@ -20,4 +21,5 @@ def test_large_arrays_with_nan_and_zero():
     a[3, 4], a[5, 6], b[7, 8] = np.nan, -0.0, 0.0
     check("relu", a, dtype="float32")
     check("relu_grad", a, b, dtype="float32")
+    check("tanh_grad", a, b, dtype="float32")
     check("add", a, b, dtype="float32")

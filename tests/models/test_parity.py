@@ -13,6 +13,7 @@ from tests.models.twins import Twins, randomise
 SMALL = {"num_classes": 11, "fc_width": 48}
 CASES = [
     ("linear", {}, 32), ("mlp", {"hidden": (20, 10)}, 32), ("convnetjs", {}, 32), ("smallconv", {}, 32), ("stack", {}, 32),
+    ("speednet", {}, 32), ("speednet", {"activation": "gelu", "widths": (16, 32)}, 32),
     ("lenet5", {}, 28), ("lenet5", {"activation": "relu"}, 32), ("lenet5_original", {}, 28),
     ("alexnet", SMALL, 95), ("alexnet_original", SMALL, 91), ("overfeat", SMALL, 77),
     ("vgg11", SMALL, 40), ("vgg11_lrn", SMALL, 32), ("vgg13_bn", SMALL, 32), ("vgg16c", SMALL, 32),

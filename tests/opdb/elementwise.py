@@ -82,8 +82,8 @@ UNARY = [
     unary("round", np.round, fraction),
     unary("trunc", np.trunc, fraction),
     unary("relu", lambda x: np.maximum(x, 0), lambda d, *s: d.away(*s), aliases=("F.relu",), composites=("relu_grad",)),
-    unary("sigmoid", scipy.special.expit, aliases=("F.sigmoid",)),
-    unary("tanh", np.tanh, aliases=("F.tanh",)),
+    unary("sigmoid", scipy.special.expit, aliases=("F.sigmoid",), composites=("sigmoid_grad",)),
+    unary("tanh", np.tanh, aliases=("F.tanh",), composites=("tanh_grad",)),
 ]
 
 

@@ -309,6 +309,7 @@ OPS = [
         conv2d,
         torch="nn.functional.conv2d",
         verbs=("conv2d",),
+        composites=("channel_sum",),
         tolerance=SUMS,
         without={**NEEDS_AXES, "torch": "PyTorch has no padding of unequal sides"},
         bad=(

@@ -136,6 +136,17 @@ def test_adam_cycles_beta1():
     assert betas[0] == (0.95, 0.999) and min(b[0] for b in betas) == 0.85 and abs(betas[-1][0] - 0.95) < 1e-12
 
 
+@pytest.mark.parametrize("total", range(1, 9))
+def test_a_cycle_of_a_few_steps_has_its_peak_and_its_end(total):
+    opt = optim.SGD([W(minidl.ones(1))], lr=0.1)
+    scheduler = schedule.OneCycleLR(opt, 0.1, total_steps=total, pct_start=0.25, cycle_momentum=False)
+    found = [opt.param_groups[0]["lr"]]
+    for _ in range(total):
+        scheduler.step()
+        found.append(opt.param_groups[0]["lr"])
+    assert all(0 < rate <= 0.1 for rate in found) and found[-1] < 1e-3
+
+
 def test_one_cycle_allows_the_step_after_its_last_batch():
     opt = optim.SGD([nn.Parameter(minidl.ones(1))], lr=1.0, momentum=0.9)
     scheduler = schedule.OneCycleLR(opt, 0.1, total_steps=10)

@@ -3,10 +3,11 @@ import json
 import pytest
 
 from minidl.errors import ConfigError
-from minidl.train.config import RECIPES, TrainConfig, resolve
+from minidl.train.config import TrainConfig
+from minidl.train.recipes import list_recipes, resolve
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("recipe", list_recipes())
 def test_recipes_are_valid_and_survive_json(recipe):
     config = resolve(recipe)
     assert config.recipe == recipe
@@ -20,7 +21,7 @@ def test_convnetjs_is_as_published():
 
 def test_options_override_the_recipe_and_none_does_not():
     config = resolve("convnetjs", batch_size=8, lr=None)
-    assert (config.batch_size, config.lr) == (8, RECIPES["convnetjs"]["lr"])
+    assert (config.batch_size, config.lr) == (8, resolve("convnetjs").lr)
 
 
 def test_a_models_own_recipe_leaves_the_data_alone():

@@ -74,7 +74,7 @@ def silu(input: Tensor, inplace: bool = False) -> Tensor:
 
     Source: Elfwing et al. 2017, arXiv:1702.03118.
     """
-    return _maybe_in_place(input, tensors.mul(floating("silu", input), tensors.sigmoid(input)), inplace)
+    return _maybe_in_place(input, tensors.silu(floating("silu", input)), inplace)
 
 
 def sigmoid(input: Tensor) -> Tensor:

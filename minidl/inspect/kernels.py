@@ -1,0 +1,183 @@
+"""Looking at kernels: which there are, what each promises, where it is written, and what it compiles to."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import minidl
+from minidl import kernels
+from minidl.errors import ConfigError
+from minidl.kernels import KernelSpec
+
+DEVICES = ("cpu", "cuda")
+VECTOR = "vector"
+
+
+class Row(NamedTuple):
+    """A verb on a device: its variants, best first, and the one that runs here (None: none can)."""
+
+    verb: str
+    device: str
+    variants: tuple[str, ...]
+    default: str | None
+
+
+def unavailable(variant: str, device: str) -> str:
+    """Why kernels of this kind cannot run here; empty if they can."""
+    if device == "cuda":
+        return minidl.cuda.why_not() or ""
+    if variant == VECTOR:
+        from minidl.kernels.cpu.engine import Unavailable, host_isa
+
+        try:
+            host_isa()
+        except Unavailable as error:
+            return str(error)
+    return ""
+
+
+def rows() -> list[Row]:
+    """Every verb on every device that has kernels for it.
+
+    The default is what the registry would choose now, MINIDL_KERNELS included.
+    """
+    missing = {(variant, device): bool(unavailable(variant, device)) for variant, device in ((VECTOR, "cpu"), ("cupy", "cuda"))}
+    found = []
+    for verb in kernels.verbs():
+        for device in DEVICES:
+            known = kernels.variants(verb, device)
+            if known:
+                chosen = _chosen(verb, device, known)
+                if missing.get((str(chosen), device)):
+                    chosen = "numpy" if device == "cpu" else None  # a vector kernel hands over to NumPy where it cannot run
+                found.append(Row(verb, device, tuple(known), chosen))
+    return found
+
+
+def _chosen(verb: str, device: str, known: dict[str, Callable[..., Any]]) -> str | None:
+    try:
+        kernel = kernels.lookup(verb, device)
+    except ConfigError:
+        if device == "cpu":
+            raise
+        return None  # a variant was chosen that only the CPU has
+    return next(name for name, function in known.items() if function is kernel)
+
+
+class Place(NamedTuple):
+    """Where a variant of a verb is written."""
+
+    device: str
+    variant: str
+    file: Path
+    line: int
+
+
+def places(verb: str) -> list[Place]:
+    """The file and line of every variant of a verb."""
+    return [
+        Place(device, name, *_written_at(kernel))
+        for device in DEVICES
+        for name, kernel in kernels.variants(verb, device).items()
+    ]
+
+
+def _written_at(kernel: Callable[..., Any]) -> tuple[Path, int]:
+    while isinstance(kernel, functools.partial):  # the plain kernels are one function for numpy and cupy, its module bound
+        kernel = next((part for part in kernel.args if callable(part) and not inspect.ismodule(part)), kernel.func)
+    kernel = inspect.unwrap(kernel)
+    return Path(inspect.getsourcefile(kernel) or "?"), inspect.getsourcelines(kernel)[1]
+
+
+class Found(NamedTuple):
+    """What a name stands for: a verb, with its contract, or a program of the vector kernels; and the programs in question."""
+
+    spec: KernelSpec | None
+    programs: dict[str, Callable[..., Any]]
+
+
+def find(name: str, with_programs: bool = False) -> Found:
+    """The verb or the vector program called ``name``.
+
+    ``with_programs``: a verb's programs are wanted and not only looked for, so that it is an error if there are none.
+
+    Raises:
+        ConfigError: there is nothing of that name (the message has the closest ones), or the verb has no program here.
+    """
+    from minidl.kernels.cpu import listing
+
+    programs = listing.programs()
+    if name in programs:
+        return Found(None, {name: programs[name]})
+    if name not in kernels.verbs():
+        close = difflib.get_close_matches(name, [*kernels.verbs(), *programs], 3)
+        hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else "."
+        raise ConfigError(f"no kernel is called {name!r}{hint} `minidl kernels list` lists the verbs")
+    spec = kernels.spec(name)
+    why = _without_programs(name)
+    if why:
+        if with_programs:
+            raise ConfigError(f"{name} has no machine code to show: {why}")
+        return Found(spec, {})
+    return Found(spec, {found: programs[found] for found in programs_of(name)})
+
+
+def _without_programs(verb: str) -> str:
+    from minidl.inspect.kernel_samples import SAMPLES
+
+    if VECTOR not in kernels.variants(verb, "cpu"):
+        return "it has no vector kernel; NumPy computes it"
+    if verb not in SAMPLES:
+        return "there is no example of its arguments"
+    return unavailable(VECTOR, "cpu")
+
+
+def programs_of(verb: str) -> list[str]:
+    """The programs that the vector kernel of ``verb`` launches for its sample, found by running it."""
+    from minidl.inspect.kernel_samples import sample
+    from minidl.kernels.cpu import listing
+
+    found = sample(verb)
+    with listing.watched() as seen:
+        kernels.variants(verb, "cpu")[VECTOR](*found.arguments, **found.options)
+    return seen
+
+
+def ir(name: str, isa_name: str | None) -> str:
+    """The IR text of a program (of each program of a verb), for an instruction set (default: the host's)."""
+    return "\n".join(program.text() for program in _written(name, isa_name)[1])
+
+
+def assembly(name: str, isa_name: str | None, only_loops: bool = False) -> str:
+    """The machine code of a program (of each program of a verb); ``only_loops``: of its innermost loops."""
+    from minidl.kernels.cpu import engine, listing
+
+    isa, programs = _written(name, isa_name)
+    try:
+        codes = {program.name: engine.assembly(program.text(), isa) for program in programs}
+    except engine.Unavailable as error:
+        raise ConfigError(str(error)) from None
+    if not only_loops:
+        return "\n".join(codes.values())
+    comment = "//" if isa.name == "neon" else "#"
+    return "\n\n".join(
+        "\n".join([f"{comment} {program}: {len(loop.lines)} lines", *loop.lines])
+        for program, code in codes.items()
+        for loop in listing.innermost_loops(code)
+    )
+
+
+def _written(name: str, isa_name: str | None) -> tuple[Any, list[Any]]:
+    from minidl.kernels.cpu import engine, listing
+
+    try:
+        isa = engine.isa_named(isa_name) if isa_name else engine.host_isa()
+    except engine.Unavailable as error:
+        raise ConfigError(f"{name}: its machine code cannot be shown: {error}") from None
+    found = find(name, with_programs=True)
+    return isa, [listing.written(program, isa) for program in found.programs.values()]
