@@ -159,6 +159,7 @@ def _load(family: str) -> None:
             importlib.import_module(f"{package}.{family}")
         if family in _VECTOR_FAMILIES:
             importlib.import_module(f"minidl.kernels.cpu.{family}")
+        importlib.import_module("minidl.kernels.numba_loops").register_family(family)
         _loaded.add(family)
 
 

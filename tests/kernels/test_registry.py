@@ -103,10 +103,10 @@ def test_an_unknown_verb_lists_the_verbs():
 
 
 def test_an_unknown_variant_lists_the_variants():
-    with pytest.raises(ConfigError, match="'conv2d' has no variant 'fast' on 'cpu'; it has: numpy, reference, vector"):
+    with pytest.raises(ConfigError, match="'conv2d' has no variant 'fast' on 'cpu'; it has: numba, numpy, reference, vector"):
         with kernels.use(conv2d="fast"):
             pass
-    with pytest.raises(ConfigError, match="no kernel has a variant 'fast'; variants: cupy, numpy, reference, vector"):
+    with pytest.raises(ConfigError, match="no kernel has a variant 'fast'; variants: cupy, numba, numpy, reference, vector"):
         with kernels.use("fast"):
             pass
     assert chosen() == "vector"
