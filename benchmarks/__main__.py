@@ -55,6 +55,10 @@ def parser() -> argparse.ArgumentParser:
     comparison.add_argument("new", type=Path)
     recording = commands.add_parser("record", help="keep the figures of finished training runs")
     recording.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folders that `minidl train` wrote")
+    recording.add_argument(
+        "--shared", action=argparse.BooleanOptionalAction,
+        help="other programs had a part of the machine, so the times are too long; default: what the recorded load says",
+    )  # fmt: skip
     recording.add_argument("--out", type=Path, default=RESULTS, metavar="DIR", help="default: benchmarks/results")
     return main
 
@@ -160,7 +164,7 @@ def main() -> int:
         return 1 if bad else 0
     if options.command == "record":
         for run_folder in options.runs:
-            print(f"written to {record(run_folder, options.out)}")
+            print(f"written to {record(run_folder, options.out, options.shared)}")
         return 0
     options.against = options.against or ("torch" if importlib.util.find_spec("torch") else "nothing")
     families = [name for name in ("ops", "models") if getattr(options, name)] or ["ops", "models"]

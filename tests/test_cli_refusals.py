@@ -91,6 +91,10 @@ def test_unreadable_pictures_stop_the_run_or_are_left_out_by_name(pictures, tmp_
     assert "(10 training and 2 test images)" in result.stdout
     again = CliRunner().invoke(cli, ["train", "--resume", str(tmp_path / "run")])
     assert again.exit_code == 0 and "left out 2 of 14" in again.stderr
+    tested = CliRunner().invoke(cli, ["eval", str(tmp_path / "run"), "--split", "train"])
+    assert tested.exit_code == 2 and "none.jpg: is not a readable image" in tested.stderr
+    tested = CliRunner().invoke(cli, ["eval", str(tmp_path / "run"), "--split", "train", "--skip-unreadable"])
+    assert tested.exit_code == 0 and "left out 2 of 14" in tested.stderr and "(train, 10 images)" in tested.stdout
 
 
 def test_leaving_out_is_for_folders(tmp_path):

@@ -12,8 +12,9 @@ The tools, from the bottom up:
 
 The kernels, by family:
 
-- :mod:`conv` chooses between :mod:`direct` (any shape; :mod:`plans` says where its pixels are) and :mod:`winograd` (3x3;
-  :mod:`transforms` has the formulas).  Both are made of :mod:`packing` and :mod:`tiles`.
+- :mod:`conv` chooses between :mod:`direct` (any shape; :mod:`plans` says where its pixels are) and :mod:`winograd` (3x3 and 5x5
+  with stride 1; :mod:`winograd_grad` has the weight gradient, :mod:`winograd_shapes` what suits which shape, :mod:`transforms`
+  the formulas).  They are made of :mod:`packing`, :mod:`filters` and :mod:`tiles`.
 - :mod:`norm` over :mod:`rows`, :mod:`pool`, :mod:`elementwise`, :mod:`optim`.
 
 Nothing here is compiled, and llvmlite is not imported, before a kernel is first called.

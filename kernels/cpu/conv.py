@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl.kernels.cpu import direct, grouped, memory, winograd
+from minidl.kernels.cpu import direct, engine, grouped, memory, shallow, winograd, winograd_grad, winograd_shapes
 from minidl.kernels.cpu.direct import operand
 from minidl.kernels.cpu.dispatch import takes_conv2d, takes_conv2d_input_grad, takes_conv2d_weight_grad, vector
 from minidl.kernels.cpu.layout import channels_first, channels_last
@@ -25,15 +25,15 @@ def _any_batch(geom: Any) -> Any:
     return geom._replace(N=0)
 
 
-def _shape(geom: Any) -> winograd.Shape:
+def _shape(geom: Any) -> winograd_shapes.Shape:
     top, _, left, _ = geom.padding
-    return winograd.Shape(geom.H, geom.W, top, left, geom.out_h, geom.out_w)
+    return winograd_shapes.Shape(geom.H, geom.W, top, left, geom.out_h, geom.out_w)
 
 
-def _transposed_shape(geom: Any) -> winograd.Shape:
+def _transposed_shape(geom: Any) -> winograd_shapes.Shape:
     """The input gradient as a convolution of gy with the filters turned by 180 degrees."""
     top, _, left, _ = geom.padding
-    return winograd.Shape(geom.out_h, geom.out_w, 2 - top, 2 - left, geom.H, geom.W)
+    return winograd_shapes.Shape(geom.out_h, geom.out_w, geom.kh - 1 - top, geom.kw - 1 - left, geom.H, geom.W)
 
 
 @vector("conv2d", takes_conv2d)
@@ -41,14 +41,16 @@ def conv2d(x: Any, w: Any, b: Any, geom: Any, precision: str = "fast") -> Any:
     y = memory.empty((len(x), geom.out_h, geom.out_w, geom.O))
     if y.size and grouped.suits(geom):
         grouped.convolve(forward_plan(_any_batch(geom)), channels_last(x), np.ascontiguousarray(w), b, y, False)
+    elif y.size and shallow.suits(geom):
+        shallow.convolve(geom._replace(N=len(x)), x, w, b, y)
     elif y.size:
         w, images = np.ascontiguousarray(w), channels_last(x)
-        m = winograd.suits(geom) if precision == "fast" else 0
+        form = winograd_shapes.suits(geom) if precision == "fast" else None
         for c, inputs, o, outputs in _groups(geom):
             source, target, filters = operand(images, c, inputs), operand(y, o, outputs), w[o : o + outputs]
             bias = None if b is None else b[o : o + outputs]
-            if m:
-                winograd.convolve(_shape(geom), m, source, filters, bias, target, False)
+            if form:
+                winograd.convolve(_shape(geom), form, source, filters, bias, target, False)
             else:
                 direct.convolve(forward_plan(_any_batch(geom)), source, filters, bias, target, False)
     return channels_first(y)
@@ -61,11 +63,11 @@ def conv2d_input_grad(gy: Any, w: Any, geom: Any, precision: str = "fast") -> An
         grouped.convolve(input_grad_plan(_any_batch(geom)), channels_last(gy), np.ascontiguousarray(w), None, gx, True)
     elif gx.size:
         w, gradients = np.ascontiguousarray(w), channels_last(gy)
-        m = winograd.suits(geom, transposed=True) if precision == "fast" else 0
+        form = winograd_shapes.suits(geom, transposed=True) if precision == "fast" else None
         for c, inputs, o, outputs in _groups(geom):
             source, target, filters = operand(gradients, o, outputs), operand(gx, c, inputs), w[o : o + outputs]
-            if m:
-                winograd.convolve(_transposed_shape(geom), m, source, filters, None, target, True)
+            if form:
+                winograd.convolve(_transposed_shape(geom), form, source, filters, None, target, True)
             else:
                 direct.convolve(input_grad_plan(_any_batch(geom)), source, filters, None, target, True)
     return channels_first(gx)
@@ -78,13 +80,15 @@ def conv2d_weight_grad(gy: Any, x: Any, geom: Any, precision: str = "fast") -> A
         gw.fill(0)
     elif grouped.suits(geom):
         grouped.weight_gradient(forward_plan(_any_batch(geom)), channels_last(x), channels_last(gy), gw)
+    elif shallow.suits(geom):
+        shallow.weight_gradient(geom._replace(N=len(x)), x, channels_last(gy), gw)
     else:
         images, gradients = channels_last(x), channels_last(gy)
-        m = winograd.suits(geom) if precision == "fast" else 0
+        form = winograd_shapes.suits(geom, lanes=engine.host_isa().width) if precision == "fast" else None
         for c, inputs, o, outputs in _groups(geom):
             source, gradient, result = operand(images, c, inputs), operand(gradients, o, outputs), gw[o : o + outputs]
-            if m:
-                winograd.weight_gradient(_shape(geom), m, source, gradient, result)
+            if form:
+                winograd_grad.weight_gradient(_shape(geom), form, source, gradient, result)
             else:
                 direct.weight_gradient(forward_plan(_any_batch(geom)), source, gradient, result)
     return gw

@@ -22,18 +22,13 @@ from minidl.kernels.cpu.tiles import accumulate_taps, accumulators, choose_tile,
 STRIP_BYTES = 192 << 10                              # of packed input: a part of a core's L2 cache
 PARTIAL_BYTES = 5 << 19                              # of partial weight gradients: they are written, read and added up
 PARTS = 16                                           # at most so many: fixed, so that sums do not depend on the threads
-FEW_CHANNELS = 4                                     # as many as are written out instead of looped over
 _JOB = 6                                             # integers per job in its table
 
 
 @program
-def direct(isa: ISA, pixels: int, vectors: int, few: int, ragged_in: bool, ragged_out: bool) -> Kernel:
-    """Every job of a plan: result pixel = bias + sum over taps and channels of packed pixel * filter.
-
-    ``few``: the number of channels, where it is so small that a loop over them would cost more than they do; else 0.
-    """
-    name = f"direct_{pixels}x{vectors}" + f"_few{few}" * (few > 0) + "_in" * ragged_in + "_out" * ragged_out
-    k = Kernel(name, isa.width)
+def direct(isa: ISA, pixels: int, vectors: int, ragged_in: bool, ragged_out: bool) -> Kernel:
+    """Every job of a plan: result pixel = bias + sum over taps and channels of packed pixel * filter."""
+    k = Kernel(f"direct_{pixels}x{vectors}" + "_in" * ragged_in + "_out" * ragged_out, isa.width)
     x, y = k.pointer("x", "images", "image_size"), k.pointer("y", "images", "result_size")
     wide = vectors * isa.width
     filters = k.pointer("filters", "all_taps", "blocks", "channels", wide)
@@ -69,7 +64,7 @@ def direct(isa: ISA, pixels: int, vectors: int, few: int, ragged_in: bool, ragge
                     column = k.minimum(at, columns - pixels)     # the last tile starts early instead of ending short
                     source = packed + (row - low) * line_stride + column * k.bytes
                     sums = accumulate_taps(k, pixels, vectors, start * pixels, source, taps + first_tap * 8, count, w,
-                                           tap_stride, few or channels, block_stride)
+                                           tap_stride, channels, block_stride)
                     target = result + row * y_row + column * y_pixel + block * (4 * wide)
                     store_tile(k, vectors, sums, target, y_pixel, outputs - block * wide, ragged_out)
     return k
@@ -227,8 +222,7 @@ def _convolution(
     pack = pack_filters(vectors).prepare(taps=len(taps), blocks=blocks, channels=x.size, lanes=y.size, lane_step=steps[0],
                                          channel_step=steps[1], w_size=w_size)
     step_h, step_w = plan.out_step
-    few = x.size if x.size <= FEW_CHANNELS else 0
-    run = direct(pixels, vectors, few, x.size % isa.width > 0, y.size % isa.width > 0).prepare(
+    run = direct(pixels, vectors, x.size % isa.width > 0, y.size % isa.width > 0).prepare(
         images=images, image_size=x.image_size, x_first=4 * x.first, x_pixel=x.pixel_bytes, channels=x.size,
         height=plan.height, width=plan.width, top=plan.top, left=plan.left, phases=plan.phases,
         packed_width=plan.packed_width, row_step=plan.row_step, result_size=y.image_size, y_first=4 * y.first,

@@ -5,7 +5,7 @@ where kernels cannot be compiled at all.  The conditions:
 
 =========================  =====================================================================================
 conv2d and its gradients   float32; any stride, padding, dilation, groups and number of channels
-batch_norm* and gradients  float32, LARGE elements or more
+batch_norm* and gradients  float32, COSTLY elements or more
 relu, relu_grad, add,      float32, equal shapes, LARGE elements or more
 tanh_grad
 sigmoid, tanh, silu, gelu  float32, COSTLY elements or more; the gradients also need equal shapes
@@ -16,7 +16,7 @@ softmax_cross_entropy      float32, COSTLY elements or more, no weights of class
 and gradient
 layer_norm and gradient    float32, COSTLY elements or more
 channel_sum                float32, LARGE elements or more
-max_pool2d, avg_pool2d     float32, LARGE elements or more; the gradients also need a dilation of 1
+max_pool2d, avg_pool2d     float32; the gradients also need a dilation of 1
 sgd_, adam_, adamw_,       float32, C-contiguous arrays
 rmsprop_, adagrad_,
 adadelta_
@@ -87,23 +87,23 @@ def takes_conv2d_weight_grad(gy: Any, x: Any, geom: Any, precision: str = "fast"
 
 
 def takes_batch_norm(x: Any, w: Any, b: Any, eps: float) -> bool:
-    return all_float32(x, w, b) and x.size >= LARGE
+    return all_float32(x, w, b) and x.size >= COSTLY
 
 
 def takes_batch_norm_grad(gy: Any, x: Any, w: Any, mean: Any, invstd: Any) -> bool:
-    return all_float32(gy, x, w, mean, invstd) and x.size >= LARGE
+    return all_float32(gy, x, w, mean, invstd) and x.size >= COSTLY
 
 
 def takes_batch_norm_relu(x: Any, w: Any, b: Any, residual: Any, eps: float) -> bool:
-    return all_float32(x, w, b, residual) and x.size >= LARGE
+    return all_float32(x, w, b, residual) and x.size >= COSTLY
 
 
 def takes_batch_norm_relu_grad(gy: Any, x: Any, w: Any, b: Any, y: Any, mean: Any, invstd: Any, residual: bool) -> bool:
-    return all_float32(gy, x, w, b, y, mean, invstd) and x.size >= LARGE
+    return all_float32(gy, x, w, b, y, mean, invstd) and x.size >= COSTLY
 
 
 def takes_batch_norm_inference(x: Any, w: Any, b: Any, mean: Any, var: Any, eps: float) -> bool:
-    return all_float32(x, w, b, mean, var) and x.size >= LARGE
+    return all_float32(x, w, b, mean, var) and x.size >= COSTLY
 
 
 def takes_relu(x: Any) -> bool:
@@ -151,23 +151,23 @@ def takes_layer_norm_grad(gy: Any, x: Any, w: Any, mean: Any, invstd: Any, ndim:
 
 
 def takes_max_pool(x: Any, geom: Any) -> bool:
-    return x.dtype == FLOAT32 and x.size >= LARGE
+    return x.dtype == FLOAT32
 
 
 def takes_avg_pool(x: Any, geom: Any, count_include_pad: bool = True) -> bool:
-    return x.dtype == FLOAT32 and x.size >= LARGE
+    return x.dtype == FLOAT32
 
 
 def takes_max_pool_grad(gy: Any, indices: Any, geom: Any) -> bool:
-    return gy.dtype == FLOAT32 and indices.dtype == np.int64 and _takes_gather(gy, geom)
+    return gy.dtype == FLOAT32 and indices.dtype == np.int64 and _takes_gather(geom)
 
 
 def takes_avg_pool_grad(gy: Any, geom: Any, count_include_pad: bool = True) -> bool:
-    return gy.dtype == FLOAT32 and _takes_gather(gy, geom)
+    return gy.dtype == FLOAT32 and _takes_gather(geom)
 
 
-def _takes_gather(gy: Any, geom: Any) -> bool:
-    return tuple(geom.dilation) == (1, 1) and len(gy) * geom.C * geom.H * geom.W >= LARGE
+def _takes_gather(geom: Any) -> bool:
+    return tuple(geom.dilation) == (1, 1)
 
 
 def takes_optimizer(params: Any, grads: Any, *states: Any, **options: Any) -> bool:

@@ -81,7 +81,7 @@ def run(kernel: Callable[[], Program], names: tuple[str, ...], *arrays: Any) -> 
         arrays = tuple(np.ascontiguousarray(a) for a in arrays)
         order = list(arrays)
     y = layout.like(arrays[-1])
-    (target,) = layout.flat(y) or [y]
+    target = y if y.flags.c_contiguous else (layout.flat(y) or [y])[0]
     _launch(kernel, y.size)(**dict(zip(names, order, strict=True)), y=target)
     return y
 

@@ -366,12 +366,13 @@ class Kernel:
             raise TypeError(f"convert: cannot turn lanes of {a.element} into {element}")
         return self._vector(element, f"{operation} {self._typed(a)} to {self._vector_type(element)}")
 
-    def permute(self, a: Vector, lanes: Sequence[int]) -> Vector:
-        """Lane ``lanes[0]`` of a, lane ``lanes[1]``, and so on."""
-        if len(lanes) != self.width or not all(0 <= lane < self.width for lane in lanes):
-            raise ValueError(f"permute: expected {self.width} lanes between 0 and {self.width - 1}, found {list(lanes)}")
+    def shuffle(self, a: Vector, b: Vector, lanes: Sequence[int]) -> Vector:
+        """Lane ``lanes[0]`` of a, lane ``lanes[1]``, and so on; from ``width`` on they are the lanes of b."""
+        self._same(a, b, "shuffle")
+        if len(lanes) != self.width or not all(0 <= lane < 2 * self.width for lane in lanes):
+            raise ValueError(f"shuffle: expected {self.width} lanes between 0 and {2 * self.width - 1}, found {list(lanes)}")
         order = f"<{self.width} x i32> <{', '.join(f'i32 {lane}' for lane in lanes)}>"
-        return self._vector(a.element, f"shufflevector {self._typed(_of(Vector, a, 'permute'))}, {a.type} poison, {order}")
+        return self._vector(a.element, f"shufflevector {self._typed(a)}, {self._typed(b)}, {order}")
 
     def bits(self, a: Vector, element: str) -> Vector:
         """The same bits as lanes of another element type of the same size: float as i32, i32 as float."""
@@ -381,7 +382,7 @@ class Kernel:
 
     def rotated(self, a: Vector, by: int) -> Vector:
         """Lane i holds what was in lane i + ``by``, around the end."""
-        return self.permute(a, [(lane + by) % self.width for lane in range(self.width)])
+        return self.shuffle(a, a, [(lane + by) % self.width for lane in range(self.width)])
 
     def first_lanes(self, count: Number) -> Mask:
         """The mask of the first ``count`` lanes: none for 0 or less, all for ``width`` or more."""

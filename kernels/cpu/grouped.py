@@ -45,7 +45,7 @@ def pack_groups(k: Kernel, size: int, ragged: bool, image: Pointer, height: Int,
         value = k.load(source, mask)
         k.prefetch(source + channels * (4 * AHEAD))
         for i, lanes in enumerate(mates):
-            k.store(value if size == 1 else k.permute(value, lanes), to + i * k.bytes)
+            k.store(value if size == 1 else k.shuffle(value, value, lanes), to + i * k.bytes)
 
     def one(state: list[Pointer]) -> list[Pointer]:
         source, to = state

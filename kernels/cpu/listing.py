@@ -38,6 +38,9 @@ EXAMPLES: dict[str, Callable[[ISA], Any]] = {
     "tile_channels": _tile_channels,
     "taps_at_once": lambda isa: accumulators(isa) // (_tile_channels(isa) * _vectors(isa)),
     "outputs": lambda isa: 4,
+    "taps": lambda isa: 3,
+    "filters": lambda isa: "transformed",
+    "of": lambda isa: "image",
     "few": lambda isa: 0,
     "window": lambda isa: (2, 2),
 }

@@ -19,6 +19,7 @@ import numpy as np
 SMALL = 1 << 16                                      # bytes; below, NumPy's own allocation is as good
 LIMIT = 512 << 20                                    # bytes that may wait unused; beyond, the longest unused are freed
 _ALIGNMENT = 64
+Buffer = Any                                         # an array of ctypes.c_char, which begins at a cache line
 
 
 class _Arena:
@@ -26,7 +27,7 @@ class _Arena:
 
     def __init__(self, limit: int) -> None:
         self.limit, self.idle = limit, 0
-        self._free: OrderedDict[int, list[np.ndarray]] = OrderedDict()   # least recently used size first
+        self._free: OrderedDict[int, list[Buffer]] = OrderedDict()   # least recently used size first
         self._lock = threading.RLock()               # reentrant: a lease may be collected while it is held
 
     @staticmethod
@@ -34,16 +35,18 @@ class _Arena:
         grain = max(_ALIGNMENT, 1 << max(0, size.bit_length() - 4))
         return -(-size // grain) * grain
 
-    def take(self, size: int) -> np.ndarray:
+    def take(self, size: int) -> Buffer:
         with self._lock:
             waiting = self._free.get(size)
             if waiting:
                 self.idle -= size
                 self._free.move_to_end(size)
                 return waiting.pop()
-        return np.empty(size + _ALIGNMENT, np.uint8)
+        memory = np.empty(size + _ALIGNMENT, np.uint8)
+        return (ctypes.c_char * size).from_buffer(memory, -memory.ctypes.data % _ALIGNMENT)
 
-    def give_back(self, size: int, buffer: np.ndarray) -> None:
+    def give_back(self, buffer: Buffer) -> None:
+        size = len(buffer)
         with self._lock:
             self._free.setdefault(size, []).append(buffer)
             self._free.move_to_end(size)
@@ -65,25 +68,25 @@ class _Arena:
 arena = _Arena(LIMIT)
 
 
-class _Lease:
-    """A buffer in use: what the array made of it has as its base."""
+class _Lease(np.ndarray):
+    """A buffer in use: what the array made of it has as its base.
 
-    __slots__ = ("__array_interface__", "_buffer", "_size")
-
-    def __init__(self, shape: tuple[int, ...], dtype: np.dtype, size: int) -> None:
-        self._size = arena.round_up(size)
-        self._buffer = arena.take(self._size)
-        address = self._buffer.ctypes.data
-        self.__array_interface__: dict[str, Any] = {
-            "data": (address + -address % _ALIGNMENT, False), "shape": shape, "typestr": dtype.str, "version": 3}
+    As an array it is the buffer's bytes.  NumPy makes the base of a view the array that owns the memory; it stops at an array
+    of another class, and so here.
+    """
 
     def __del__(self) -> None:
         if arena is not None:                        # modules are emptied when the interpreter goes
-            arena.give_back(self._size, self._buffer)
+            arena.give_back(self.base)
 
 
+def _lease(shape: tuple[int, ...], dtype: np.dtype, size: int) -> np.ndarray:
+    buffer = arena.take(arena.round_up(size))
+    return np.ndarray(shape, dtype, _Lease(len(buffer), _BYTE, buffer))
+
+
+_BYTE = np.dtype(np.uint8)
 _FLOAT32 = np.dtype(np.float32)
-_byte = ctypes.c_char
 
 
 def empty(shape: tuple[int, ...], dtype: np.dtype = _FLOAT32) -> np.ndarray:
@@ -93,7 +96,7 @@ def empty(shape: tuple[int, ...], dtype: np.dtype = _FLOAT32) -> np.ndarray:
         size *= n
     if size < SMALL:
         return np.empty(shape, dtype)
-    return np.asarray(_Lease(shape, dtype, size))
+    return _lease(shape, dtype, size)
 
 
 def owned(shape: tuple[int, ...], dtype: np.dtype = _FLOAT32) -> np.ndarray:
@@ -101,10 +104,10 @@ def owned(shape: tuple[int, ...], dtype: np.dtype = _FLOAT32) -> np.ndarray:
     return np.empty(shape, dtype)
 
 
-def address(array: np.ndarray) -> int:
+def address(array: Any) -> int:
     """Where the first element of a C-contiguous array lies: a quarter of the time of ``array.ctypes.data``."""
     try:
-        return ctypes.addressof(_byte.from_buffer(array))
+        return ctypes.addressof(ctypes.c_char.from_buffer(array))
     except (TypeError, ValueError):                  # read-only, or empty
         return array.ctypes.data
 
@@ -124,5 +127,5 @@ def scratch(name: str, size: int) -> np.ndarray:
     buffer = _scratch.buffers.get(name)
     if buffer is None or buffer.size < size:
         _scratch.buffers.pop(name, None)
-        buffer = _scratch.buffers[name] = np.asarray(_Lease((size,), _FLOAT32, 4 * size))
+        buffer = _scratch.buffers[name] = _lease((size,), _FLOAT32, 4 * size)
     return buffer

@@ -35,12 +35,12 @@ def choose_tile(isa: ISA, columns: int, vectors: int) -> tuple[int, int]:
 
 
 def accumulate(k: Kernel, pixels: int, vectors: int, start: Sequence[Vector], x: Pointer, w: Pointer, channels: Number,
-               block_stride: Number) -> list[Any]:
+               block_stride: Number, pixel_step: int = 0) -> list[Any]:
     """Add ``channels`` products to a tile: start[p * vectors + v] += x[pixel p][channel] * w[channel][v].
 
     ``x`` is blocked: a pixel is one vector of channels, pixels follow each other, and the next ``width`` channels are
     ``block_stride`` bytes on.  ``w`` is dense: ``vectors`` vectors per channel.  A few channels, known when the kernel is
-    built, need no loop.
+    built, need no loop; their pixels may then be ``pixel_step`` bytes apart.
 
     Returns the sums.
     """
@@ -50,7 +50,7 @@ def accumulate(k: Kernel, pixels: int, vectors: int, start: Sequence[Vector], x:
         weights = [k.load(w + number * step + v * k.bytes) for v in range(vectors)]
         result = []
         for p in range(pixels):
-            pixel = k.broadcast(x + (p * k.bytes + 4 * number))
+            pixel = k.broadcast(x + (p * (pixel_step or k.bytes) + 4 * number))
             result += [k.fma(pixel, weights[v], sums[p * vectors + v]) for v in range(vectors)]
         return result
 
@@ -76,12 +76,12 @@ def accumulate(k: Kernel, pixels: int, vectors: int, start: Sequence[Vector], x:
 
 
 def accumulate_taps(k: Kernel, pixels: int, vectors: int, start: Sequence[Vector], x: Pointer, taps: Pointer, count: Int,
-                    w: Pointer, tap_stride: Number, channels: Number, block_stride: Number) -> list[Any]:
+                    w: Pointer, tap_stride: Number, channels: Number, block_stride: Number, pixel_step: int = 0) -> list[Any]:
     """:func:`accumulate` over a filter: ``taps`` is a table of ``count`` byte offsets into x, each with its own weights."""
 
     def tap(state: list[Any]) -> list[Any]:
         *sums, taps, w = state
-        sums = accumulate(k, pixels, vectors, sums, x + k.load_integer(taps), w, channels, block_stride)
+        sums = accumulate(k, pixels, vectors, sums, x + k.load_integer(taps), w, channels, block_stride, pixel_step)
         return [*sums, taps + 8, w + tap_stride]
 
     return k.carry(count, [*start, taps, w], tap)[:-2]
@@ -92,7 +92,8 @@ def correlate(k: Kernel, taps: Sequence[Int], channels: int, vectors: int, x: Po
               tap_stride: Number, last: Mask | None = None) -> None:
     """The tile of the weight gradient: target[tap][channel][vector] += sum over pixels of x[pixel + tap][channel] * g[pixel].
 
-    ``taps`` are byte offsets into x, whose pixels are one vector apart.  ``last`` masks the last vector of g.
+    ``taps`` are byte offsets into x, whose pixels are one vector apart.  ``last`` masks the last vector of g.  The tile's own sum
+    begins at 0 and is added to the target at the end: many short sums lose fewer digits than one long one.
     """
     places = [target + t * tap_stride + (c * vectors + v) * k.bytes
               for t in range(len(taps)) for c in range(channels) for v in range(vectors)]
@@ -113,6 +114,6 @@ def correlate(k: Kernel, taps: Sequence[Int], channels: int, vectors: int, x: Po
         *sums, _, _ = k.carry(columns, state, pixel)
         return [*sums, x + x_row, g + g_row]
 
-    sums = k.carry(rows, [*(k.load(place) for place in places), x, g], row)[:-2]
+    sums = k.carry(rows, [*[k.constant(0)] * len(places), x, g], row)[:-2]
     for value, place in zip(sums, places, strict=True):
-        k.store(value, place)
+        k.store(k.load(place) + value, place)

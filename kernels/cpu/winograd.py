@@ -1,9 +1,13 @@
-"""3x3 convolution with stride 1 by Winograd's transforms, in strips that stay in the cache.
+"""Convolution with stride 1 by Winograd's transforms, 3x3 and 5x5, in strips that stay in the cache.
 
-A task is a strip of tile rows of a few images.  Its input is packed with its padding, every (m+2) x (m+2) tile is transformed
-into one vector in each of (m+2)^2 planes, each plane is multiplied by its plane of transformed filters, and the products are
-transformed back.  Planes are laid out [plane][block of channels][tile][lane] and lie a cache line more than their size apart:
-at a distance of a multiple of 4 KB their addresses would collide in the cache.
+A task is a strip of tile rows of a few images.  Its input is packed with its padding, every tile of n x n pixels (n = m + r - 1
+of F(m, r)) is transformed into one vector in each of n^2 planes, each plane is multiplied by its plane of transformed filters,
+and the products are transformed back.  Planes are laid out [plane][block of channels][tile][lane] and lie a cache line more than
+their size apart: at a distance of a multiple of 4 KB their addresses would collide in the cache.
+
+Transformed filters take n^2 / r^2 times the memory of filters.  Many tiles share them, so they are made beforehand; where there
+are few tiles and many filters, writing and reading them would take longer than the products, and each task transforms
+what it needs, a piece at a time, in its cache.
 """
 from __future__ import annotations
 
@@ -13,22 +17,22 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minidl.kernels.cpu import engine, memory, threads
-from minidl.kernels.cpu.direct import Channels, Operand, filter_steps, padded_bias, parts_for
-from minidl.kernels.cpu.emit import Int, Kernel, Pointer, Vector
+from minidl.kernels.cpu.direct import Channels, Operand, filter_steps, padded_bias
+from minidl.kernels.cpu.emit import Int, Kernel, Number, Pointer, Vector
 from minidl.kernels.cpu.engine import ISA
+from minidl.kernels.cpu.filters import filter_reader
 from minidl.kernels.cpu.launch import Launch, program
-from minidl.kernels.cpu.packing import pack_filters, pack_rows, unpack_gradient, zero
-from minidl.kernels.cpu.tiles import accumulate, accumulators, choose_tile, correlate
-from minidl.kernels.cpu.transforms import BY_OUTPUTS, load_square, store_square, two_dimensional
+from minidl.kernels.cpu.packing import pack_rows, zero
+from minidl.kernels.cpu.tiles import accumulate, choose_tile
+from minidl.kernels.cpu.transforms import FORMS, Winograd, load_square, store_square, two_dimensional
+from minidl.kernels.cpu.winograd_shapes import FILTER_BYTES, PAD, Shape, cut
 
-STRIP_BYTES = 320 << 10                              # of planes: a part of a core's L2 cache
-FILTER_BYTES = 1 << 20                               # filters beyond this come from outside the cache for every strip:
-MANY_TILES = 32                                      # then so many tiles share them, though their planes leave the cache
-_PAD = 16                                            # floats between planes
+PIECE = 64                                           # channels whose filters a task transforms at a time
+FEW_TILES = 256                                      # of a batch: up to so many, tasks transform large filters themselves
 
 
-def _transform_tiles(k: Kernel, step: Any, n: int, packed: Pointer, blocks: Int, block_bytes: Int, line: Int, rows: Int,
-                     columns: Int, outputs: int, planes: Pointer, first: Int, tiles: Int, plane_bytes: Int) -> None:
+def transform_tiles(k: Kernel, step: Any, n: int, packed: Pointer, blocks: Int, block_bytes: Int, line: Int, rows: Int,
+                    columns: Int, outputs: int, planes: Pointer, first: Int, tiles: Int, plane_bytes: Int) -> None:
     """Transform the n x n vectors of every tile (``outputs`` pixels apart) into the planes, from tile ``first`` on."""
     with k.loop(blocks) as block, k.loop(rows) as row, k.loop(columns) as column:
         source = packed + block * block_bytes + row * (outputs * line) + column * (outputs * k.bytes)
@@ -38,59 +42,100 @@ def _transform_tiles(k: Kernel, step: Any, n: int, packed: Pointer, blocks: Int,
 
 
 @program
-def winograd(isa: ISA, outputs: int, pixels: int, vectors: int, ragged_in: bool, ragged_out: bool) -> Kernel:
-    """y = bias + x convolved with the transformed filters."""
-    w = BY_OUTPUTS[outputs]
-    k = Kernel(f"winograd{outputs}_{pixels}x{vectors}" + "_in" * ragged_in + "_out" * ragged_out, isa.width)
-    wide, planes = vectors * isa.width, w.size * w.size
+def winograd(isa: ISA, outputs: int, taps: int, pixels: int, vectors: int, filters: str, ragged_in: bool,
+             ragged_out: bool) -> Kernel:
+    """y = bias + x convolved with filters: "transformed" ones, or a piece of w at a time, taken "straight" or "turned"."""
+    form = FORMS[outputs, taps]
+    name = f"winograd{outputs}{taps}_{pixels}x{vectors}_{filters}" + "_in" * ragged_in + "_out" * ragged_out
+    k = Kernel(name, isa.width)
+    wide, planes = vectors * isa.width, form.size**2
     x, y = k.pointer("x", "images", "image_size"), k.pointer("y", "images", "result_size")
-    filters, bias = k.pointer("filters", planes, "blocks", "channels", wide), k.pointer("bias", "blocks", wide)
-    scratch = k.pointer("scratch", "threads_most", "scratch_size")
+    in_pieces = filters != "transformed"
+    w = k.pointer("w", "w_size") if in_pieces else k.pointer("w", planes, "blocks", "channels", wide)
+    bias, scratch = k.pointer("bias", "blocks", wide), k.pointer("scratch", "threads_most", "scratch_size")
     images, image_size, x_first, x_pixel, channels, height, width, top, left = k.integers(
         "images", "image_size", "x_first", "x_pixel", "channels", "height", "width", "top", "left")
     result_size, y_first, y_pixel, out_height, out_width, lanes, blocks = k.integers(
         "result_size", "y_first", "y_pixel", "out_height", "out_width", "lanes", "blocks")
-    unit, strip, tile_rows, tile_columns, most_tiles, packed_size, scratch_size = k.integers(
-        "unit", "strip", "tile_rows", "tile_columns", "most_tiles", "packed_size", "scratch_size")
-    k.integer("threads_most")
-    in_blocks = k.ceil_div(channels, k.width)
+    unit, strip, groups, tile_rows, tile_columns, most_tiles, packed_size, scratch_size = k.integers(
+        "unit", "strip", "groups", "tile_rows", "tile_columns", "most_tiles", "packed_size", "scratch_size")
+    lane_step, channel_step = k.integers("lane_step", "channel_step")
+    k.integers("w_size", "threads_most")
+    in_blocks, kept_blocks = k.ceil_div(channels, k.width), 1 if in_pieces else blocks
+    in_plane, out_plane = (in_blocks * most_tiles * k.width + PAD) * 4, (most_tiles * wide * kept_blocks + PAD) * 4
+    piece_plane = (PIECE * wide + PAD) * 4
     packed = scratch + k.thread * scratch_size * 4
-    in_plane, out_plane = (in_blocks * most_tiles * k.width + _PAD) * 4, (blocks * most_tiles * wide + _PAD) * 4
     sources = packed + packed_size * 4
     products = sources + planes * in_plane
-    packed_width = tile_columns * outputs + 2
+    pieces = products + planes * out_plane
+    packed_width = tile_columns * outputs + (taps - 1)
     strips = k.ceil_div(tile_rows, strip)
-    with k.parallel(k.ceil_div(images, unit) * strips) as task:
-        first_image, first_row = task // strips * unit, task % strips * strip
+    with k.parallel(k.ceil_div(images, unit) * strips * groups) as task:
+        group, place = task % groups, task // groups
+        first_block, end_block = group * blocks // groups, (group + 1) * blocks // groups
+        first_image, first_row = place // strips * unit, place % strips * strip
         count, rows = k.minimum(unit, images - first_image), k.minimum(strip, tile_rows - first_row)
-        tiles = k.maximum(count * rows * tile_columns, pixels)
+        tiles = k.ceil_div(count * rows * tile_columns, pixels) * pixels         # the last ones may be nobody's
         with k.loop(count) as i:
-            packed_rows = rows * outputs + 2
+            packed_rows = rows * outputs + (taps - 1)
             pack_rows(k, ragged_in, x + (first_image + i) * image_size * 4 + x_first, height, width, x_pixel, channels,
                       first_row * outputs - top, packed_rows, left, k.same(1), packed, packed_width)
             line = packed_width * k.bytes
-            _transform_tiles(k, w.image, w.size, packed, in_blocks, packed_rows * line, line, rows, tile_columns, outputs,
-                             sources, i * rows * tile_columns, tiles, in_plane)
-        with k.loop(planes) as plane, k.loop(blocks) as block, k.loop(0, tiles, pixels) as at:
-            tile = k.minimum(at, tiles - pixels)
-            sums = accumulate(k, pixels, vectors, [k.constant(0)] * (pixels * vectors),
-                              sources + plane * in_plane + tile * k.bytes,
-                              filters + (plane * blocks + block) * channels * (4 * wide), channels, tiles * k.bytes)
-            target = products + plane * out_plane + (block * vectors * tiles + tile) * k.bytes
-            for v in range(vectors):
-                store_square(k, [sums[v::vectors]], target, 0, k.bytes)
-                target = target + tiles * k.bytes
-        with k.loop(count) as i, k.loop(rows) as row, k.loop(tile_columns) as column:
-            h, v0 = (first_row + row) * outputs, column * outputs
-            corner = y + (first_image + i) * result_size * 4 + y_first + (h * out_width + v0) * y_pixel
-            source = products + ((i * rows + row) * tile_columns + column) * k.bytes
-            with k.loop(k.ceil_div(lanes, k.width)) as vector:
-                grid = load_square(k, w.size, source + vector * tiles * k.bytes, w.size * out_plane, out_plane)
-                offset = k.load(bias + vector * k.bytes)
-                values = [[value + offset for value in line] for line in two_dimensional(k, w.result, grid)]
-                _store_tile(k, values, corner + vector * k.bytes, out_width * y_pixel, y_pixel, out_height - h,
-                            out_width - v0, lanes - vector * k.width, ragged_out)
+            transform_tiles(k, form.image, form.size, packed, in_blocks, packed_rows * line, line, rows, tile_columns,
+                            outputs, sources, i * rows * tile_columns, tiles, in_plane)
+
+        def multiply(source: Pointer, w: Pointer, channels: Number, target: Pointer, add: bool) -> None:
+            """target[vector][tile] = sums of products of all tiles, in one plane, with one block of filters."""
+            with k.loop(0, tiles, pixels) as tile:
+                at = target + tile * k.bytes
+                places = [at + p * k.bytes + v * tiles * k.bytes for p in range(pixels) for v in range(vectors)]
+                start = [k.load(place) if add else k.constant(0) for place in places]
+                sums = accumulate(k, pixels, vectors, start, source + tile * k.bytes, w, channels, tiles * k.bytes)
+                for value, place in zip(sums, places, strict=True):
+                    k.store(value, place)
+
+        def finish(first: Int, end: Int, products: Pointer) -> None:
+            """Transform the products of vectors ``first`` .. ``end`` of lanes back into y."""
+            with k.loop(count) as i, k.loop(rows) as row, k.loop(tile_columns) as column:
+                h, v0 = (first_row + row) * outputs, column * outputs
+                corner = y + (first_image + i) * result_size * 4 + y_first + (h * out_width + v0) * y_pixel
+                source = products + ((i * rows + row) * tile_columns + column) * k.bytes
+                with k.loop(first, end) as vector:
+                    at = source + (vector - first) * tiles * k.bytes
+                    grid = load_square(k, form.size, at, form.size * out_plane, out_plane)
+                    offset = k.load(bias + vector * k.bytes)
+                    values = [[value + offset for value in line] for line in two_dimensional(k, form.result, grid)]
+                    _store_tile(k, values, corner + vector * k.bytes, out_width * y_pixel, y_pixel, out_height - h,
+                                out_width - v0, lanes - vector * k.width, ragged_out)
+
+        last_vector = k.ceil_div(lanes, k.width)
+        if in_pieces:
+            with k.loop(first_block, end_block) as block:
+                read = [filter_reader(k, w, taps, filters == "turned", lanes, lane_step, channel_step,
+                                      block * wide + v * k.width) for v in range(vectors)]
+                with k.loop(planes) as plane:
+                    zero(k, products + plane * out_plane, tiles * vectors)
+                with k.loop(0, channels, PIECE) as first:
+                    here = k.minimum(PIECE, channels - first)
+                    with k.loop(here) as c:
+                        for v in range(vectors):
+                            _store_filter(k, form, read[v](first + c), pieces + (c * vectors + v) * k.bytes, piece_plane)
+                    with k.loop(planes) as plane:
+                        multiply(sources + plane * in_plane + first * tiles * 4, pieces + plane * piece_plane, here,
+                                 products + plane * out_plane, True)
+                finish(block * vectors, k.minimum((block + 1) * vectors, last_vector), products)
+        else:
+            with k.loop(planes) as plane, k.loop(first_block, end_block) as block:
+                multiply(sources + plane * in_plane, w + (plane * blocks + block) * channels * (4 * wide), channels,
+                         products + plane * out_plane + block * vectors * tiles * k.bytes, False)
+            finish(first_block * vectors, k.minimum(end_block * vectors, last_vector),
+                   products + first_block * vectors * tiles * k.bytes)
     return k
+
+
+def _store_filter(k: Kernel, form: Winograd, taps: list[list[Vector]], at: Pointer, plane: Number) -> None:
+    """Write a vector of transformed filters into each plane."""
+    store_square(k, two_dimensional(k, form.filter, taps), at, form.size * plane, plane)
 
 
 def _store_tile(k: Kernel, values: list[list[Vector]], at: Pointer, row: Int, pixel: Int, high: Int, across: Int, lanes: Int,
@@ -112,235 +157,73 @@ def _store_tile(k: Kernel, values: list[list[Vector]], at: Pointer, row: Int, pi
 
 
 @program
-def winograd_filters(isa: ISA, outputs: int, vectors: int) -> Kernel:
-    """transformed[plane][block][c] = G g G' of the packed filters [tap][block][c]."""
-    w = BY_OUTPUTS[outputs]
-    k = Kernel(f"winograd{outputs}_filters_{vectors}", isa.width)
-    packed = k.pointer("packed", 9, "rows", vectors * isa.width)
-    transformed, rows = k.pointer("transformed", w.size**2, "rows", vectors * isa.width), k.integer("rows")
-    plane = rows * (vectors * k.bytes)
-    with k.parallel(rows * vectors) as i:
-        values = two_dimensional(k, w.filter, load_square(k, 3, packed + i * k.bytes, 3 * plane, plane))
-        store_square(k, values, transformed + i * k.bytes, w.size * plane, plane)
-    return k
-
-
-@program
-def winograd_weight_grad(isa: ISA, outputs: int, tile_channels: int, vectors: int, ragged_in: bool, ragged_out: bool) -> Kernel:
-    """partial[part][plane][block][c][lane] = sum over the part's tiles of transformed x times transformed gy."""
-    w = BY_OUTPUTS[outputs]
-    name = f"winograd{outputs}_weight_grad_{tile_channels}x{vectors}" + "_in" * ragged_in + "_out" * ragged_out
-    k = Kernel(name, isa.width)
-    wide, planes = vectors * isa.width, w.size * w.size
-    x, g = k.pointer("x", "images", "image_size"), k.pointer("g", "images", "result_size")
-    partial = k.pointer("partial", "parts", planes, "blocks", "padded", wide)
-    scratch = k.pointer("scratch", "threads_most", "scratch_size")
-    images, image_size, x_first, x_pixel, channels, padded, height, width, top, left = k.integers(
-        "images", "image_size", "x_first", "x_pixel", "channels", "padded", "height", "width", "top", "left")
-    result_size, g_first, g_pixel, out_height, out_width, lanes, blocks = k.integers(
-        "result_size", "g_first", "g_pixel", "out_height", "out_width", "lanes", "blocks")
-    parts, unit, strip, tile_rows, tile_columns, most_tiles, packed_size, scratch_size = k.integers(
-        "parts", "unit", "strip", "tile_rows", "tile_columns", "most_tiles", "packed_size", "scratch_size")
-    k.integer("threads_most")
-    in_blocks, out_blocks = padded // k.width, blocks * vectors
-    packed = scratch + k.thread * scratch_size * 4
-    in_plane, out_plane = (padded * most_tiles + _PAD) * 4, (blocks * wide * most_tiles + _PAD) * 4
-    sources = packed + packed_size * 4
-    gradients = sources + planes * in_plane
-    part_bytes, plane_bytes = planes * blocks * padded * (4 * wide), blocks * padded * (4 * wide)
-    in_line, out_line = (tile_columns * outputs + 2) * k.bytes, tile_columns * outputs * k.bytes
-    one, none = k.same(1), k.same(0)
-    with k.parallel(parts) as part:
-        mine = partial + part * part_bytes
-        zero(k, mine, planes * blocks * padded * vectors)
-        end = (part + 1) * images // parts
-        with k.loop(part * images // parts, end, unit) as first, k.loop(0, tile_rows, strip) as first_row:
-            count, rows = k.minimum(unit, end - first), k.minimum(strip, tile_rows - first_row)
-            tiles = count * rows * tile_columns
-            with k.loop(count) as i:
-                at = i * rows * tile_columns
-                in_rows, out_rows = rows * outputs + 2, rows * outputs
-                pack_rows(k, ragged_in, x + (first + i) * image_size * 4 + x_first, height, width, x_pixel, channels,
-                          first_row * outputs - top, in_rows, left, one, packed, tile_columns * outputs + 2)
-                _transform_tiles(k, w.image, w.size, packed, in_blocks, in_rows * in_line, in_line, rows, tile_columns,
-                                 outputs, sources, at, tiles, in_plane)
-                pack_rows(k, ragged_out, g + (first + i) * result_size * 4 + g_first, out_height, out_width, g_pixel, lanes,
-                          first_row * outputs, out_rows, none, one, packed, tile_columns * outputs)
-                _transform_tiles(k, w.gradient, outputs, packed, out_blocks, out_rows * out_line, out_line, rows,
-                                 tile_columns, outputs, gradients, at, tiles, out_plane)
-            with k.loop(planes) as plane, k.loop(blocks) as block, k.loop(0, channels, tile_channels) as c:
-                source = sources + plane * in_plane + c // k.width * tiles * k.bytes + c % k.width * 4
-                correlate(k, [none], tile_channels, vectors, source, 0, gradients + plane * out_plane
-                          + block * vectors * tiles * k.bytes, 0, k.bytes, tiles * k.bytes, 1, tiles,
-                          mine + plane * plane_bytes + (block * padded + c) * (4 * wide), 0)
-    return k
-
-
-@program
-def winograd_filter_grad(isa: ISA, outputs: int, vectors: int) -> Kernel:
-    """packed[tap][block][c] = G' s G with s the sum over parts of partial[part][plane][block][c], in the order of the parts."""
-    w = BY_OUTPUTS[outputs]
-    k = Kernel(f"winograd{outputs}_filter_grad_{vectors}", isa.width)
-    planes = w.size**2
-    partial = k.pointer("partial", "parts", planes, "rows", vectors * isa.width)
-    packed = k.pointer("packed", 9, "rows", vectors * isa.width)
-    parts, rows = k.integers("parts", "rows")
-    plane = rows * (vectors * k.bytes)
-    with k.parallel(rows * vectors) as i:
-        at = partial + i * k.bytes
-        with k.loop(1, parts) as part, k.loop(planes) as p:
-            sum_at = at + p * plane
-            k.store(k.load(sum_at) + k.load(sum_at + part * planes * plane), sum_at)
-        square = load_square(k, w.size, at, w.size * plane, plane)
-        store_square(k, two_dimensional(k, w.filter_gradient, square), packed + i * k.bytes, 3 * plane, plane)
+def winograd_filters(isa: ISA, outputs: int, taps: int, vectors: int, turned: bool) -> Kernel:
+    """transformed[plane][block][c] = G g G' of the filters of w, ``vectors`` vectors of lanes to a block."""
+    form = FORMS[outputs, taps]
+    k = Kernel(f"winograd{outputs}{taps}_filters_{vectors}" + "_turned" * turned, isa.width)
+    w = k.pointer("w", "w_size")
+    transformed = k.pointer("transformed", form.size**2, "blocks", "channels", vectors * isa.width)
+    blocks, channels, lanes, lane_step, channel_step = k.integers("blocks", "channels", "lanes", "lane_step", "channel_step")
+    k.integer("w_size")
+    plane = blocks * channels * (vectors * k.bytes)
+    pieces = k.ceil_div(channels, 16)                # enough tasks for all threads
+    with k.parallel(blocks * vectors * pieces) as task:
+        vector, piece = task // pieces, task % pieces
+        read = filter_reader(k, w, taps, turned, lanes, lane_step, channel_step, vector * k.width)
+        at = transformed + vector // vectors * (channels * vectors * k.bytes) + vector % vectors * k.bytes
+        with k.loop(piece * channels // pieces, (piece + 1) * channels // pieces) as c:
+            _store_filter(k, form, read(c), at + c * (vectors * k.bytes), plane)
     return k
 
 
 # ------------------------------------------------------------------------------------------------------------ launch code
-class Shape(NamedTuple):
-    """A 3x3 convolution of stride 1: an image (height, width), zeros before it, and the result's size."""
-
-    height: int
-    width: int
-    top: int
-    left: int
-    out_height: int
-    out_width: int
-
-
-def suits(geom: Any, transposed: bool = False) -> int:
-    """The m of the F(m, 3) that needs the fewest products for a geometry; 0 if direct convolution needs hardly more."""
-    top, bottom, left, right = geom.padding
-    if (geom.kh, geom.kw, *geom.stride, *geom.dilation) != (3, 3, 1, 1, 1, 1):
-        return 0
-    if min(geom.C, geom.O) // geom.groups < 8:       # nothing to save in the products, and the transforms remain
-        return 0
-    if transposed and max(geom.padding) > 2:         # the padding of the transposed convolution would be negative
-        return 0
-    high, across = (geom.H, geom.W) if transposed else (geom.out_h, geom.out_w)
-
-    def gain(m: int) -> float:
-        return 9 * high * across / (-(-high // m) * -(-across // m) * (m + 2) ** 2)
-
-    best = max((4, 2), key=gain)
-    return best if gain(best) > 1.5 else 0
-
-
-class _Strips(NamedTuple):
-    """How the tiles of a batch are cut: images and tile rows per task, and the scratch behind them in floats."""
-
-    tile_rows: int
-    tile_columns: int
-    unit: int
-    strip: int
-    most_tiles: int
-    packed: int
-    scratch: int
-
-
-@functools.lru_cache(512)
-def _strips(shape: Shape, m: int, images: int, in_channels: int, out_channels: int, pixels_least: int, least: int) -> _Strips:
-    planes = (m + 2) ** 2
-    rows, columns = -(-shape.out_height // m), -(-shape.out_width // m)
-    fit = max(1, STRIP_BYTES // (4 * planes * (in_channels + out_channels)))
-    if 4 * planes * in_channels * out_channels > FILTER_BYTES:
-        fit = max(fit, MANY_TILES)
-    if rows * columns <= fit:
-        unit, strip = min(max(1, fit // (rows * columns)), max(1, images // least)), rows
-    else:
-        unit, strip = 1, max(1, min(rows, fit // columns))
-    tiles = max(unit * strip * columns, pixels_least)
-    packed = max(in_channels, out_channels) * (strip * m + 2) * (columns * m + 2)
-    scratch = packed + planes * ((in_channels + out_channels) * tiles + 2 * _PAD)
-    return _Strips(rows, columns, unit, strip, tiles, packed, -(-scratch // 16) * 16)
-
-
-_STRAIGHT = np.arange(9, dtype=np.int64)             # the taps in order, and turned by 180 degrees
-_TURNED = _STRAIGHT[::-1].copy()
-
-
 class _Convolution(NamedTuple):
-    """What :func:`convolve` works out once per shape."""
+    """What :func:`convolve` works out once per shape; ``transform`` is None where the tasks transform the filters."""
 
-    pack: Launch
-    transform: Launch
+    transform: Launch | None
     run: Launch
-    packed: int
     filters: int
     bias: int
     scratch: int
 
 
 @functools.lru_cache(512)
-def _convolution(shape: Shape, m: int, x: Channels, y: Channels, images: int, steps: tuple[int, int], w_size: int,
-                 most: int) -> _Convolution:
-    isa = engine.host_isa()
-    tall = -(-y.size // isa.width)
-    strips = _strips(shape, m, images, -(-x.size // isa.width) * isa.width, tall * isa.width, 16, 2 * most)
-    pixels, vectors = choose_tile(isa, max(8, strips.unit * strips.strip * strips.tile_columns), tall)
+def _convolution(shape: Shape, form: Winograd, x: Channels, y: Channels, images: int, steps: tuple[int, int], w_size: int,
+                 turned: bool, most: int) -> _Convolution:
+    isa, planes = engine.host_isa(), form.size**2
+    tall, in_channels = -(-y.size // isa.width), -(-x.size // isa.width) * isa.width
+    strips = cut(shape, form, images, in_channels, tall * isa.width, 2 * most)
+    pixels, vectors = choose_tile(isa, max(8, strips.tiles), tall)
     blocks, wide = tall // vectors, vectors * isa.width
-    pack = pack_filters(vectors).prepare(taps=9, blocks=blocks, channels=x.size, lanes=y.size, lane_step=steps[0],
-                                         channel_step=steps[1], w_size=w_size)
-    transform = winograd_filters(m, vectors).prepare(rows=blocks * x.size)
-    run = winograd(m, pixels, vectors, x.size % isa.width > 0, y.size % isa.width > 0).prepare(
-        images=images, image_size=x.image_size, x_first=4 * x.first, x_pixel=x.pixel_bytes, channels=x.size,
-        height=shape.height, width=shape.width, top=shape.top, left=shape.left, result_size=y.image_size,
-        y_first=4 * y.first, y_pixel=y.pixel_bytes, out_height=shape.out_height, out_width=shape.out_width, lanes=y.size,
-        blocks=blocks, unit=strips.unit, strip=strips.strip, tile_rows=strips.tile_rows, tile_columns=strips.tile_columns,
-        most_tiles=strips.most_tiles, packed_size=strips.packed, scratch_size=strips.scratch, threads_most=most)
-    size = blocks * x.size * wide
-    return _Convolution(pack, transform, run, 9 * size, (m + 2) ** 2 * size, blocks * wide, most * strips.scratch)
+    tiles, count = -(-strips.tiles // pixels) * pixels, strips.count(images)
+    large = 4 * planes * x.size * tall * isa.width > FILTER_BYTES
+    few = images * strips.tile_rows * strips.tile_columns <= FEW_TILES
+    how = ("turned" if turned else "straight") if large and few else "transformed"
+    at_once = wide if how != "transformed" else tall * isa.width
+    packed = strips.packed(form, in_channels)
+    scratch = packed + planes * (in_channels * tiles + at_once * tiles + 2 * PAD)
+    scratch += planes * (PIECE * wide + PAD) if how != "transformed" else 0
+    scratch = -(-scratch // 16) * 16
+    lane_step, channel_step = steps
+    common = {"blocks": blocks, "channels": x.size, "lanes": y.size, "lane_step": lane_step, "channel_step": channel_step,
+              "w_size": w_size}
+    run = winograd(form.outputs, form.taps, pixels, vectors, how, x.size % isa.width > 0, y.size % isa.width > 0).prepare(
+        images=images, image_size=x.image_size, x_first=4 * x.first, x_pixel=x.pixel_bytes, height=shape.height,
+        width=shape.width, top=shape.top, left=shape.left, result_size=y.image_size, y_first=4 * y.first,
+        y_pixel=y.pixel_bytes, out_height=shape.out_height, out_width=shape.out_width, unit=strips.unit, strip=strips.strip,
+        groups=1 if count >= most else min(blocks, most), tile_rows=strips.tile_rows, tile_columns=strips.tile_columns,
+        most_tiles=tiles, packed_size=packed, scratch_size=scratch, threads_most=most, **common)
+    transform = winograd_filters(form.outputs, form.taps, vectors, turned).prepare(**common) if how == "transformed" else None
+    return _Convolution(transform, run, planes * blocks * x.size * wide, blocks * wide, most * scratch)
 
 
-def convolve(shape: Shape, m: int, x: Operand, w: np.ndarray, bias: np.ndarray | None, y: Operand, transposed: bool) -> None:
-    """Write the convolution of x into y.  ``w`` is the group's (O, C, 3, 3); ``transposed`` swaps the roles of O and C."""
-    c = _convolution(shape, m, x.channels, y.channels, len(x.array), filter_steps(w, transposed), w.size,
+def convolve(shape: Shape, form: Winograd, x: Operand, w: np.ndarray, bias: np.ndarray | None, y: Operand,
+             transposed: bool) -> None:
+    """Write the convolution of x into y.  ``w`` is the group's (O, C, r, r); ``transposed`` swaps the roles of O and C."""
+    c = _convolution(shape, form, x.channels, y.channels, len(x.array), filter_steps(w, transposed), w.size, transposed,
                      threads.get_num_threads())
-    packed, filters = memory.scratch("filters", c.packed), memory.scratch("transformed", c.filters)
-    c.pack(w=w, offsets=_TURNED if transposed else _STRAIGHT, packed=packed)
-    c.transform(packed=packed, transformed=filters)
-    c.run(x=x.array, y=y.array, filters=filters, bias=padded_bias(bias, c.bias), scratch=memory.scratch("packed", c.scratch))
-
-
-class _WeightGradient(NamedTuple):
-    """What :func:`weight_gradient` works out once per shape."""
-
-    run: Launch
-    transform: Launch
-    unpack: Launch
-    partial: int
-    packed: int
-    scratch: int
-
-
-@functools.lru_cache(512)
-def _weight_gradient(shape: Shape, m: int, x: Channels, g: Channels, images: int, most: int) -> _WeightGradient:
-    isa = engine.host_isa()
-    tall, padded = -(-g.size // isa.width), -(-x.size // isa.width) * isa.width
-    vectors = 2 if tall % 2 == 0 else 1
-    tile_channels = max(n for n in (1, 2, 4, 8, 16) if n <= min(isa.width, accumulators(isa) // vectors))
-    blocks, planes = tall // vectors, (m + 2) ** 2
-    size = planes * blocks * padded * vectors * isa.width
-    parts = parts_for(images, size)
-    strips = _strips(shape, m, images, padded, tall * isa.width, 1, parts)
-    run = winograd_weight_grad(m, tile_channels, vectors, x.size % isa.width > 0, g.size % isa.width > 0).prepare(
-        images=images, image_size=x.image_size, x_first=4 * x.first, x_pixel=x.pixel_bytes, channels=x.size, padded=padded,
-        height=shape.height, width=shape.width, top=shape.top, left=shape.left, result_size=g.image_size,
-        g_first=4 * g.first, g_pixel=g.pixel_bytes, out_height=shape.out_height, out_width=shape.out_width, lanes=g.size,
-        blocks=blocks, parts=parts, unit=strips.unit, strip=strips.strip, tile_rows=strips.tile_rows,
-        tile_columns=strips.tile_columns, most_tiles=strips.most_tiles, packed_size=strips.packed,
-        scratch_size=strips.scratch, threads_most=most)
-    transform = winograd_filter_grad(m, vectors).prepare(parts=parts, rows=blocks * padded)
-    unpack = unpack_gradient(vectors).prepare(parts=1, taps=9, all_taps=9, blocks=blocks, padded=padded, channels=x.size,
-                                              lanes=g.size)
-    return _WeightGradient(run, transform, unpack, parts * size, 9 * blocks * padded * vectors * isa.width,
-                           most * strips.scratch)
-
-
-def weight_gradient(shape: Shape, m: int, x: Operand, g: Operand, gw: np.ndarray) -> None:
-    """Write gw (O, C, 3, 3) of one group."""
-    c = _weight_gradient(shape, m, x.channels, g.channels, len(x.array), threads.get_num_threads())
-    partial, packed = memory.scratch("partial", c.partial), memory.scratch("filters", c.packed)
-    c.run(x=x.array, g=g.array, partial=partial, scratch=memory.scratch("packed", c.scratch))
-    c.transform(partial=partial, packed=packed)
-    c.unpack(partial=packed, gw=gw)
+    filters = w
+    if c.transform:
+        filters = memory.scratch("filters", c.filters)
+        c.transform(w=w, transformed=filters)
+    c.run(x=x.array, y=y.array, w=filters, bias=padded_bias(bias, c.bias), scratch=memory.scratch("packed", c.scratch))

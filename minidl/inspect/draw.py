@@ -28,8 +28,18 @@ def check() -> None:
     _figure(1, 1)
 
 
-def _save(figure: Any, path: str | os.PathLike[str]) -> None:
-    figure.savefig(os.fspath(path), format="png", dpi=120)
+def _save(figure: Any, path: str | os.PathLike[str], colours: int | None = None) -> None:
+    """Write the PNG, with at most so many colours: of a few lines on white, that is a third of the bytes."""
+    if colours is None:
+        figure.savefig(os.fspath(path), format="png", dpi=120)
+        return
+    import io
+
+    from PIL import Image
+
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=120)
+    Image.open(drawn).convert("RGB").quantize(colours).save(path, "PNG", optimize=True)
 
 
 def bars(table: Table, path: str | os.PathLike[str]) -> None:
@@ -119,3 +129,38 @@ def attention(look: Look, image: Any, path: str | os.PathLike[str], block: int =
     which = block % count
     figure.suptitle(f"{title}\nattention of the class token in block {which}, each panel on its own scale".strip(), fontsize=10)
     _save(figure, path)
+
+
+Points = Sequence[tuple[float, float]]
+
+
+def curves(
+    lines: Sequence[tuple[str, Points, Points]], path: str | os.PathLike[str], what: str = "error", top: float | None = None,
+    title: str = "",
+) -> None:  # fmt: skip
+    """Courses of training runs as a PNG, as He et al. 2015 draw them: training thin, tests bold, a colour for each run.
+
+    Args:
+        lines: (name, points of the training, points of the tests) of each run, a point being (epoch, value).
+        what: the axis's name; "error" is in percent.
+        top: the largest value that is drawn; None: all.
+
+    Raises:
+        ConfigError: matplotlib is not installed.
+    """
+    figure = _figure(6.4, 4.2)
+    panel = figure.subplots()
+    for k, (name, train, test) in enumerate(lines):
+        for points, width, label in ((train, 0.8, None if test else name), (test, 2.2, name)):
+            if points:
+                lone = "." if len(points) == 1 else None
+                panel.plot(*zip(*points, strict=True), color=f"C{k % 10}", linewidth=width, marker=lone, label=label)
+    panel.set_xlabel("epoch")
+    panel.set_ylabel("error, %" if what == "error" else what)
+    panel.set_ylim(0, top)
+    panel.set_xlim(left=0)
+    panel.grid(linewidth=0.3)
+    panel.spines[["top", "right"]].set_visible(False)
+    panel.legend(fontsize=8, title="training thin, test bold", title_fontsize=8)
+    panel.set_title(title, fontsize=10)
+    _save(figure, path, colours=64)

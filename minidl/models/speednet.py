@@ -79,6 +79,7 @@ class Block(nn.Module):
         self.norm2 = nn.BatchNorm2d(planes, momentum=0.4)
         self.activation = activation
         for norm in (self.norm1, self.norm2):
+            assert norm.weight is not None
             norm.weight.requires_grad = False  # the next layer can scale as well
         for conv in (self.conv1, self.conv2):
             # The first channels pass through, the others are random: what a residual net gets from its shortcuts.

@@ -3,14 +3,34 @@
 The operation, the layer, the shape tables and the kernels share these, so that a shape is computed, and an impossible one
 explained, in one place.
 """
+import functools
 import operator
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 from minidl.errors import ShapeError
 
 Pair = int | Sequence[int]
 Padding = int | str | Sequence[int] | Sequence[Sequence[int]]
+
+
+Compute = TypeVar("Compute", bound=Callable[..., Any])
+_LOOKED_UP = {int, str, bool, type(None)}
+
+
+def _remembered(compute: Compute) -> Compute:
+    """Decorator: look up what was computed before, since a net asks for the same few geometries at every step."""
+    found = functools.lru_cache(1024, typed=True)(compute)
+
+    @functools.wraps(compute)
+    def look_up(*arguments: Any, **options: Any) -> Any:
+        for value in (*arguments, *options.values()):
+            # 1.0 is equal to 1, and is refused; so what is looked up are numbers, and tuples of numbers, of type int alone.
+            if type(value) not in _LOOKED_UP and not (type(value) is tuple and {int}.issuperset(map(type, value))):
+                return compute(*arguments, **options)
+        return found(*arguments, **options)
+
+    return look_up  # type: ignore[return-value]
 
 
 class Conv2dGeometry(NamedTuple):
@@ -118,6 +138,7 @@ def suggest_padding(n: int, f: int, stride: int = 1) -> PaddingAdvice:
     return PaddingAdvice(symmetric, every, padding, out, text)
 
 
+@_remembered
 def conv2d_geometry(
     x_shape: Sequence[int],
     w_shape: Sequence[int],
@@ -169,6 +190,7 @@ def conv2d_geometry(
     return Conv2dGeometry(n, c, h, w, o, kh, kw, step, pads, spread, groups, out_h, out_w)
 
 
+@_remembered
 def conv_transpose2d_geometry(
     x_shape: Sequence[int],
     w_shape: Sequence[int],
@@ -230,6 +252,7 @@ def conv_transpose2d_geometry(
     return Conv2dGeometry(n, o * groups, out[0], out[1], c, kh, kw, step, pads, spread, groups, h, w)
 
 
+@_remembered
 def pool2d_geometry(
     x_shape: Sequence[int],
     kernel_size: Pair,

@@ -116,8 +116,6 @@ def datasets(config: TrainConfig) -> tuple[data.Dataset, data.Dataset]:
     if not config.data.startswith("folder:"):
         if size is not None:
             raise ConfigError(f"image_size: only folder:PATH is resized; {config.data} has images of one size")
-        if config.skip_unreadable:
-            raise ConfigError(f"skip_unreadable: is for folder:PATH; {config.data} is checked as a whole")
     options: dict[str, Any] = {"size": (size or 64, size or 64), "skip_unreadable": config.skip_unreadable}
     train, test = (load_split(config.data, split, config.data_root, config.limit, **options) for split in ("train", "test"))
     return train, test
@@ -134,6 +132,8 @@ def load_split(
     skip_unreadable: bool = False,
 ) -> data.Dataset:
     """A split of a data set, or ``limit`` images of it; ``size`` and what follows it are for ``folder:PATH``."""
+    if skip_unreadable and not name.startswith("folder:"):
+        raise ConfigError(f"skip_unreadable: is for folder:PATH; {name} is checked as a whole")
     if name.startswith("folder:"):
         options: dict[str, Any] = {"resize": resize, "grayscale": grey, "skip_unreadable": skip_unreadable}
         dataset = data.load(name, split=split, size=size, **options)

@@ -5,7 +5,9 @@ All three print the same table, one row per epoch.  The plain one writes no cont
 
 from __future__ import annotations
 
+import errno
 import math
+import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -43,6 +45,8 @@ class Quiet:
 
     def __init__(self, errors: TextIO | None = None) -> None:
         self._errors = errors
+        self._gone = False
+        self._later = 0
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -54,7 +58,25 @@ class Quiet:
 
     def warn(self, text: str) -> None:
         """A line about something that needs attention, on stderr."""
-        print(text, file=self._errors or sys.stderr, flush=True)
+        with self._if_there():
+            print(text, file=self._errors or sys.stderr, flush=True)
+
+    def hang_up(self) -> None:
+        """The terminal is gone.  What goes to a file is still written; what cannot be printed any more is no error."""
+        self._gone = True
+
+    @contextmanager
+    def _if_there(self) -> Iterator[None]:
+        """Around printing.  A terminal that is gone answers EIO, maybe before :meth:`hang_up` is called."""
+        try:
+            yield
+        except OSError as error:
+            if not self._gone and error.errno != errno.EIO:
+                raise
+
+    def expect(self, images: int) -> None:
+        """So many images follow after the pass that begins, in later epochs."""
+        self._later = images
 
     def start_table(self) -> None:
         """Print the table's header."""
@@ -67,6 +89,7 @@ class Quiet:
 
     def end_phase(self) -> None:
         """The pass is over."""
+        self._later = 0
 
     def epoch(self, values: Sequence[Any]) -> None:
         """Print an epoch's row."""
@@ -83,7 +106,8 @@ class Plain(Quiet):
         self._next = 0.0
 
     def say(self, text: str) -> None:
-        print(text, file=self._out or sys.stdout, flush=True)
+        with self._if_there():
+            print(text, file=self._out or sys.stdout, flush=True)
 
     def start_table(self) -> None:
         self.say(header())
@@ -106,6 +130,7 @@ class Plain(Quiet):
         self.say(
             f"  {name}: {self._seen:,} of {total:,} images, loss {loss:.4f}, accuracy {accuracy:.2%}, "
             f"{rate:,.0f} img/s, {duration(left)} left"
+            + (f", {duration(left + self._later / max(rate, 1e-9))} for the whole run" if self._later else "")
         )
 
     def epoch(self, values: Sequence[Any]) -> None:
@@ -129,47 +154,62 @@ class Live(Quiet):
             TextColumn("acc {task.fields[accuracy]:.2%}"),
             TextColumn("{task.fields[rate]:,.0f} img/s"),
             TimeRemainingColumn(compact=True),
+            TextColumn("{task.fields[whole]}"),
             console=self._console,
             transient=True,
             refresh_per_second=8,
         )
         self._task: Any = None
         self._start = 0.0
-        self._seen = 0
+        self._seen = self._left = 0
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        with self._progress:
+        self._progress.start()
+        try:
             yield
+        finally:
+            with self._if_there():
+                self._progress.stop()
+
+    def hang_up(self) -> None:
+        super().hang_up()
+        self._console.file = open(os.devnull, "w")  # noqa: SIM115  (the bar's own thread prints too, until the end)
 
     def say(self, text: str) -> None:
-        self._console.print(text, markup=False)
+        self._print(text)
+
+    def _print(self, text: str, **style: Any) -> None:
+        with self._if_there():
+            self._console.print(text, markup=False, **style)
 
     def start_table(self) -> None:
-        self._console.print(header(), style="bold", markup=False)
+        self._print(header(), style="bold")
 
     def start_phase(self, name: str, total: int, done: int = 0) -> None:
         self._start, self._seen = time.monotonic(), 0
-        self._task = self._progress.add_task(name, total=total, completed=done, loss=0.0, accuracy=0.0, rate=0.0)
+        self._task = self._progress.add_task(name, total=total, completed=done, loss=0.0, accuracy=0.0, rate=0.0, whole="")
+        self._left = total - done
 
     def advance(self, images: int, loss: float, accuracy: float) -> None:
         self._seen += images
         rate = self._seen / max(time.monotonic() - self._start, 1e-9)
-        self._progress.update(self._task, advance=images, loss=loss, accuracy=accuracy, rate=rate)
+        left = self._left - self._seen + self._later
+        whole = f"run {duration(left / max(rate, 1e-9))}" if self._later else ""
+        self._progress.update(self._task, advance=images, loss=loss, accuracy=accuracy, rate=rate, whole=whole)
 
     def end_phase(self) -> None:
+        super().end_phase()
         if self._task is not None:
             self._progress.remove_task(self._task)
             self._task = None
 
     def epoch(self, values: Sequence[Any]) -> None:
-        self._console.print(row(values), markup=False)
+        self._print(row(values))
 
 
 def reporter(quiet: bool = False) -> Quiet:
     """The right one: nothing if ``quiet``, a bar if stdout is a terminal that can move its cursor, lines otherwise."""
-    import os
-
     if quiet:
         return Quiet()
     if sys.stdout.isatty() and os.environ.get("TERM", "") not in ("", "dumb"):

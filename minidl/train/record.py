@@ -154,6 +154,19 @@ def read_config(folder: str | os.PathLike[str]) -> dict[str, Any]:
     return config
 
 
+def in_use(folder: str | os.PathLike[str]) -> bool:
+    """Whether a process trains in the folder just now; False where the system cannot say."""
+    try:
+        descriptor = _lock(Path(folder))
+    except ConfigError:
+        return True
+    except OSError:
+        return False
+    if descriptor is not None:
+        os.close(descriptor)
+    return False
+
+
 def next_folder(root: str | os.PathLike[str], name: str) -> Path:
     """The first unused ``root/name-001``, ``-002``, ..."""
     root = Path(root)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
+import os
 import signal
 import threading
 import time
@@ -142,7 +143,7 @@ class Trainer:
     # ---- the loop
 
     def fit(self) -> Outcome:
-        """Train to the end, or until SIGINT or SIGTERM, which finish the current step and save a checkpoint.
+        """Train to the end, or until SIGINT, SIGTERM or SIGHUP, which finish the current step and save a checkpoint.
 
         Raises:
             NumericsError: the loss or a weight is NaN or infinite; the last good checkpoint is kept.
@@ -194,6 +195,11 @@ class Trainer:
     def _train(self) -> bool:
         """The rest of the epoch's updates; False if a signal came before they were all made."""
         self.model.train()
+        images = len(self.train_loader.dataset)
+        after = images * (self.epochs - self.epoch - 1)
+        if self.max_steps is not None:
+            after = min(after, (self.max_steps - self.step) * self.train_loader.batch_size - images)
+        self.reporter.expect(max(after, 0))
         self.reporter.start_phase(
             f"{self.epoch + 1}/{self.epochs}", len(self.train_loader.dataset), self.running_loss.count
         )
@@ -319,7 +325,9 @@ class Trainer:
         )
         self.reporter.epoch((f"{self.epoch}/{self.epochs}", *values))
         names = ("train_loss", "train_accuracy", "test_loss", "test_accuracy", "lr", "seconds", "images_per_second")
-        self._log(kind="epoch", epoch=self.epoch, step=self.step, **dict(zip(names, values, strict=True)))
+        # How busy the machine is: a time that was taken beside other work is no measurement.
+        load = round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
+        self._log(kind="epoch", epoch=self.epoch, step=self.step, **dict(zip(names, values, strict=True)), load=load)
         self.running_loss, self.running_accuracy, self.epoch_seconds = Average(), Accuracy(), 0.0
         self.train_loader.set_epoch(self.epoch)
         self.save_checkpoint()
@@ -414,17 +422,26 @@ class Trainer:
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
-        """SIGINT and SIGTERM ask the loop to stop after this step; a second SIGINT stops at once."""
+        """SIGINT, SIGTERM and SIGHUP ask the loop to stop after this step; a second SIGINT stops at once.
+
+        SIGHUP says that the terminal is gone, unless it is ignored, as nohup makes it; it often comes twice.
+        """
+        hang_up = getattr(signal, "SIGHUP", None)  # None on Windows
 
         def ask(number: int, frame: FrameType | None) -> None:
-            if self._signal is not None:
+            if self._signal is not None and number == signal.SIGINT:
                 raise KeyboardInterrupt
-            self._signal = number
+            if number == hang_up:
+                self.reporter.hang_up()
+            self._signal = self._signal or number
 
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        numbers = [signal.SIGINT, signal.SIGTERM]
+        if hang_up is not None and signal.getsignal(hang_up) != signal.SIG_IGN:
+            numbers.append(hang_up)
+        before = {number: signal.signal(number, ask) for number in numbers}
         try:
             yield
         finally:

@@ -41,6 +41,31 @@ def test_the_last_test_and_the_whole_speed_are_kept(tmp_path):
     assert json.loads(path.read_text()) == found
 
 
+def test_what_the_last_tests_found_comes_first(tmp_path):
+    final = {"kind": "final", "tta": "flip", "tta_accuracy": 0.8, "train_accuracy": 0.95}
+    found = summary(write(tmp_path, [epoch(1, 0.9, 0.75, 3.0), final]))
+    assert (found["tta"], found["tta_accuracy"], found["train_error"], found["train_error_is"]) == ("flip", 80.0, 5.0, "measured")
+    plain = summary(write(tmp_path, [epoch(1, 0.9, 0.75, 3.0)]))
+    assert plain["train_error_is"] == "running" and "tta" not in plain and "tta_accuracy" not in plain
+
+
+@pytest.mark.parametrize("loads, told, shared", [
+    ([1.2, 1.1, 3.0], None, False), ([2.0, 1.1, 2.2], None, True), ([], None, None), ([1.0], True, True), ([9.0], False, False),
+])  # fmt: skip
+def test_times_of_a_busy_machine_are_marked(tmp_path, loads, told, shared):
+    records = [{**epoch(k + 1, 0.5, 0.5, 1.0), "load": load} for k, load in enumerate(loads)] or [epoch(1, 0.5, 0.5, 1.0)]
+    assert summary(write(tmp_path, records), told)["shared"] is shared
+
+
+def test_options_are_kept_where_they_differ_from_the_defaults(tmp_path):
+    from benchmarks.record import kept
+    from minidl.train.recipes import resolve
+
+    options = kept(resolve("lenet-mnist", flip="alternating", seed=3).to_json())
+    assert options["flip"] == "alternating" and options["epochs"] == 5
+    assert not {"border", "ema", "seed", "data", "model"} & set(options)
+
+
 def test_a_run_without_an_epoch_is_refused(tmp_path):
     with pytest.raises(DataError, match="no epoch was finished; go on with: minidl train --resume"):
         summary(write(tmp_path, [STEP]))

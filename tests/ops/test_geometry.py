@@ -174,3 +174,12 @@ def test_pooling_sizes_and_errors_are_torchs(n, k, s, p, d, ceil):
     except ShapeError:
         out = None
     assert out == expected
+
+
+def test_what_is_looked_up_again_is_still_checked():
+    for geometry, shapes in ((conv2d_geometry, ((1, 2, 8, 8), (3, 2, 3, 3))), (pool2d_geometry, ((1, 2, 8, 8), (3, 3)))):
+        first = geometry(*shapes, stride=(1, 1))
+        assert geometry(*shapes, stride=(1, 1)) is first and geometry(*map(list, shapes), stride=[1, 1]) == first
+        for stride in ((1.0, 1.0), 1.0, (1, 1.0)):   # equal to what was found before, and wrong all the same
+            with pytest.raises(ShapeError, match="stride"):
+                geometry(*shapes, stride=stride)

@@ -72,6 +72,30 @@ def wait_for_change(folder, process):
 def timeless(folder):
     """The record without what the clock wrote into it."""
     return [
-        {key: value for key, value in record.items() if key not in ("seconds", "images_per_second")}
+        {key: value for key, value in record.items() if key not in ("seconds", "images_per_second", "load")}
         for record in read_metrics(folder / "metrics.jsonl")
     ]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals")
+def test_a_terminal_that_is_closed(tmp_path, environment):
+    """The window is closed during a run with a live bar: it saves a checkpoint, and goes on from there."""
+    import pty
+    import select
+
+    run = tmp_path / "run"
+    child, terminal = pty.fork()
+    if not child:  # with the pseudo-terminal as its own: closing it sends SIGHUP
+        os.environ.update(environment, TERM="xterm")
+        options = "--limit 192 --batch-size 8 --epochs 500 --checkpoint-steps 8 --threads 1".split()
+        os.execv(sys.executable, command(*options, "--out", run))
+    deadline = time.monotonic() + 120
+    while not checkpoint.find(run) and time.monotonic() < deadline:
+        if select.select([terminal], [], [], 0.05)[0]:
+            os.read(terminal, 65536)
+    os.close(terminal)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 128 + signal.SIGHUP
+    state = checkpoint.load(checkpoint.latest(run))
+    assert state["step"] >= 8 and len(read_metrics(run / "metrics.jsonl")) >= state["records"]
+    assert not list(run.glob(".*.tmp*"))

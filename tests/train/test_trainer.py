@@ -117,7 +117,7 @@ def test_resume_from_any_step_is_bit_identical(tmp_path, stop_at, ema):
         assert (folder.path / name).read_bytes() == (whole_folder.path / name).read_bytes()
     records = [read_metrics(path / "metrics.jsonl") for path in (whole_folder.path, folder.path)]
     for record in records[0] + records[1]:
-        record.pop("seconds", None), record.pop("images_per_second", None)
+        [record.pop(name, None) for name in ("seconds", "images_per_second", "load")]
     assert records[0] == records[1]
     folder.close()
     whole_folder.close()
@@ -154,6 +154,54 @@ def test_sigterm_during_the_test_and_going_on_in_the_same_process(folder):
     assert outcome.signal == signal.SIGTERM and (outcome.step, outcome.epoch) == (6, 0) and run.trained
     run.reporter = Quiet()
     assert run.fit().step == 18 and same(weights(run), weights(whole))
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="this system has no SIGHUP")
+def test_a_terminal_that_hangs_up_twice(folder):
+    class HangUp(Interrupt):
+        gone = False
+
+        def hang_up(self):
+            self.gone = True
+
+        def advance(self, images, loss, accuracy):
+            super().advance(images, loss, accuracy)
+            if self.steps == self.at:
+                os.kill(os.getpid(), self.number)  # a shell passes it on as well
+
+    run = trainer(folder, reporter=HangUp(at=5, number=signal.SIGHUP))
+    outcome = run.fit()
+    assert outcome.signal == signal.SIGHUP and outcome.step == 5 and outcome.checkpoint.exists() and run.reporter.gone
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="this system has no SIGHUP")
+def test_nohup_is_respected():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert trainer(epochs=1, reporter=Interrupt(at=2, number=signal.SIGHUP)).fit().signal is None
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_signal_in_the_last_tests_leaves_them_to_the_next_time(folder):
+    class DuringLastTest(Quiet):
+        def start_phase(self, name, total, done=0):
+            if name == "train":
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    plain = data.DataLoader(dataset(), 16)
+    run = trainer(folder, reporter=DuringLastTest(), train_error_loader=plain)
+    outcome = run.fit()
+    assert outcome.signal == signal.SIGTERM and outcome.step == 18 and outcome.train_test is None
+    again = trainer(folder, train_error_loader=plain)
+    assert again.resume() is not None
+    outcome = again.fit()
+    assert outcome.signal is None and outcome.train_test.images == 48
+    records = read_metrics(folder.path / "metrics.jsonl")
+    assert [record["kind"] for record in records[-2:]] == ["epoch", "final"]
+    assert records[-1]["train_accuracy"] == outcome.train_test.top1
+    again.fit()
+    assert len(read_metrics(folder.path / "metrics.jsonl")) == len(records)  # not done twice
 
 
 def test_handlers_are_put_back_and_other_threads_are_left_alone():

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from minidl.kernels.cpu import engine
 from minidl.kernels.cpu.emit import Kernel
+from minidl.kernels.cpu.filters import transpose
 from minidl.kernels.cpu.launch import LaunchError, Program
 
 W = 4                                                # any machine has these; what the width is changes nothing here
@@ -115,15 +116,20 @@ def test_branches():
 
 
 def test_lanes_change_places():
-    k = fresh("permute")
-    x, y = k.pointer("x", W), k.pointer("y", W)
-    k.prefetch(x + 4096)                             # beyond the array: asking for memory touches none
-    k.store(k.permute(k.load(x), [2, 2, 0, 3]), y)
-    data, result = np.arange(W, dtype=np.float32), np.zeros(W, np.float32)
-    Program(k)(alone=True, x=data, y=result)
-    assert result.tolist() == [2, 2, 0, 3]
-    with pytest.raises(ValueError, match="lanes between 0 and 3"):
-        k.permute(k.constant(0), [0, 1, 2, 4])
+    k = fresh("shuffle")
+    source, out = k.pointer("source", W, W), k.pointer("out", W + 1, W)
+    rows = [k.load(source + i * k.bytes) for i in range(W)]
+    k.prefetch(source + 4096)                        # beyond the array: asking for memory touches none
+    for i, column in enumerate([*transpose(k, rows), k.shuffle(rows[0], rows[1], [W, 0, 2 * W - 1, 1])]):
+        k.store(column, out + i * k.bytes)
+    square, result = np.arange(W * W, dtype=np.float32).reshape(W, W), np.zeros((W + 1, W), np.float32)
+    Program(k)(source=square, out=result, alone=True)
+    np.testing.assert_array_equal(result[:W], square.T)
+    assert result[W].tolist() == [square[1, 0], square[0, 0], square[1, W - 1], square[0, 1]]
+    with pytest.raises(ValueError, match="shuffle: expected 4 lanes between 0 and 7"):
+        k.shuffle(rows[0], rows[1], [0, 1, 2, 8])
+    with pytest.raises(ValueError, match="transpose: needs 4 vectors, a power of two, found 3"):
+        transpose(k, rows[:3])
 
 
 def test_vectors():
