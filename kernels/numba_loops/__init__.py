@@ -84,7 +84,7 @@ def _use_threads() -> None:
     """Let Numba use as many threads as the other kernels, or as many as it has."""
     import numba
 
-    numba.set_num_threads(min(get_num_threads(), numba.config.NUMBA_NUM_THREADS))
+    numba.set_num_threads(min(get_num_threads(), vars(numba.config)["NUMBA_NUM_THREADS"]))
 
 
 def register_family(family: str) -> None:

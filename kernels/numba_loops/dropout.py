@@ -1,4 +1,4 @@
-"""Inverted dropout (Srivastava et al. 2014) with the mask of Philox4x32-10 (Salmon et al. 2011): the same bits as every variant."""
+"""Inverted dropout (Srivastava et al. 2014); the mask is Philox4x32-10's (Salmon et al. 2011), as in every variant."""
 from __future__ import annotations
 
 import math

@@ -1,7 +1,7 @@
 """Batch normalisation (Ioffe and Szegedy 2015, arXiv:1502.03167), as loops over the values of a channel.
 
-x is (N, C, S): S pixels.  Sums are float64, whatever the dtype, and the variance is the mean square about the mean: the difference
-of the mean square and the squared mean has no digits left where the mean is large.
+x is (N, C, S): S pixels.  Sums are float64, whatever the dtype, and the variance is the mean square about the mean: the
+difference of the mean square and the squared mean has no digits left where the mean is large.
 """
 from __future__ import annotations
 

@@ -29,6 +29,6 @@ class Sizes(NamedTuple):
 
 def sizes(geom: Any) -> Sizes:
     """From a Conv2dGeometry or Pool2dGeometry."""
-    top, _, left, _ = geom.padding
-    return Sizes(geom.C, geom.H, geom.W, geom.kh, geom.kw, *geom.stride, *geom.dilation, top, left, geom.out_h, geom.out_w,
+    (sh, sw), (dh, dw), (top, _, left, _) = geom.stride, geom.dilation, geom.padding
+    return Sizes(geom.C, geom.H, geom.W, geom.kh, geom.kw, sh, sw, dh, dw, top, left, geom.out_h, geom.out_w,
                  getattr(geom, "O", geom.C), getattr(geom, "groups", 1))

@@ -87,7 +87,8 @@ def test_the_number_of_threads_changes_no_bit():
     try:
         for count in (1, 2, 64):                     # more than there are: as many as Numba has
             set_num_threads(count)
-            results.add((conv2d(x, w, None, geom).tobytes(), weight_grad(gy, x, geom).tobytes(), norm(x, None, None, 1e-5)[0].tobytes()))
+            found = conv2d(x, w, None, geom), weight_grad(gy, x, geom), norm(x, None, None, 1e-5)[0]
+            results.add(tuple(a.tobytes() for a in found))
     finally:
         set_num_threads(before)
     assert len(results) == 1
@@ -134,7 +135,8 @@ def test_numbers_that_are_none(value):
     x = np.full((1, 1, 4, 4), value, np.float32)
     x[0, 0, 3, 3] = 1
     geom = pool2d_geometry(x.shape, 2)
-    for verb, arguments in (("max_pool2d", (x, geom)), ("softmax", (x, 3)), ("log_softmax", (x, 3)), ("dropout", (x, 0.5, (1, 2)))):
+    calls = {"max_pool2d": (x, geom), "softmax": (x, 3), "log_softmax": (x, 3), "dropout": (x, 0.5, (1, 2))}
+    for verb, arguments in calls.items():
         got, expected = variants(verb)["numba"](*arguments), variants(verb)["numpy"](*arguments)
         for a, b in zip(*(r if isinstance(r, tuple) else (r,) for r in (got, expected)), strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-6, err_msg=verb)  # an ulp or two of exp and log
