@@ -28,7 +28,7 @@ PUBLISHED = {
     ("convnetjs", "convnetjs"): ("Karpathy 2014", "about 80 %, averaged"),
     ("convnetjs-long", "convnetjs"): ("Karpathy 2014", "about 80 %, averaged"),
     ("convnetjs-fast", "convnetjs"): ("Karpathy 2014", "about 80 %, averaged"),
-    ("speed", "speednet"): ("Jordan 2024", "94.01 %, on a GPU"),
+    ("speedrun", "speednet"): ("Jordan 2024", "94.01 %, on a GPU"),
 }
 REDUCED = ("he-reduced", ("plain20", "plain56", "resnet20", "resnet56"))
 SHARED = "\\*: other programs may have had a part of the machine; on a quiet one it takes less."
@@ -36,8 +36,9 @@ Record = dict[str, Any]
 
 
 def records(folder: Path = FOLDER) -> list[Record]:
-    """All runs that are kept in a folder, by file name."""
-    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
+    """All runs that are kept in a folder, by file name; other measurements there have no curve."""
+    found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
+    return [record for record in found if "curve" in record]
 
 
 # ------------------------------------------------------------------------------------------------------------- commands
@@ -107,6 +108,9 @@ def accuracy(group: Sequence[Record]) -> str:
 def ratio(record: Record, folder: Path = RESULTS) -> str:
     """Our time for a training step of the model over PyTorch's, as last measured with as many threads."""
     found: dict[str, float] = {}
+    step = _experiment("speed-run-step", folder / "cifar10")
+    if step and (step["recipe"]["name"], step["recipe"]["threads"]) == (record["recipe"], record["options"]["threads"]):
+        found[""] = step["ratio"]["median"]
     for path in folder.glob("*.json"):
         kept = json.loads(path.read_text(encoding="utf-8"))
         for result in kept.get("results", ()):
@@ -157,6 +161,26 @@ def _experiment(name: str, folder: Path) -> Record | None:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
+def speed(folder: Path = FOLDER) -> str:
+    """A step of the speed run, ours and PyTorch's, and what a whole run computes."""
+    found = _experiment("speed-run-step", folder)
+    if found is None:
+        return "Not measured yet: `python -m benchmarks.experiments.speed_run`.\n"
+    recipe = found["recipe"]
+    rows = [
+        [run["library"], f"{1e3 * run['seconds']:,.0f} ms", f"{run['images_per_second']:,.0f}", f"{run['gflop_per_second']:,.0f}"]
+        for run in found["runs"]
+    ]
+    text = markdown([f"batches of {recipe['batch']}, threads: {recipe['threads']}", "a step", "images/s", "GFLOP/s"], rows)
+    config = recipes.resolve(recipe["name"])
+    steps = config.epochs * (50_000 // config.batch_size)
+    ratio = found["ratio"]
+    return (
+        f"{text}\nOurs / the faster of PyTorch's: {ratio['median']:.2f} ({ratio['low']:.2f}-{ratio['high']:.2f}). A run is "
+        f"{steps:,} steps of {recipe['gflop']:,.0f} GFLOP, {steps * recipe['gflop'] / 1e6:.2f} PFLOP.\n"
+    )
+
+
 def relu_tanh(folder: Path = EXPERIMENTS) -> str:
     """Epochs to 25 % training error, for each activation and learning rate."""
     found = _experiment("relu-tanh", folder)
@@ -201,7 +225,7 @@ def augmentation(folder: Path = EXPERIMENTS) -> str:
     return markdown(["", "training error", "test", "and mirrored", "ten crops"], rows) + f"\nWithout views: {best}.\n"
 
 
-TABLES = {"runs": runs, "errors": errors, "relu-tanh": relu_tanh, "augmentation": augmentation}
+TABLES = {"runs": runs, "speed": speed, "errors": errors, "relu-tanh": relu_tanh, "augmentation": augmentation}
 
 
 def main() -> None:

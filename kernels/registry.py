@@ -24,7 +24,8 @@ ENVIRONMENT = "MINIDL_KERNELS"
 _PACKAGES = ("minidl.kernels.plain", "minidl.kernels.reference")
 
 # The families that the fast CPU kernels (minidl.kernels.cpu) have a module for.
-_VECTOR_FAMILIES = ("activation", "conv", "elementwise", "loss", "norm", "optim", "pool", "softmax", "sums")
+_VECTOR_FAMILIES = ("activation", "attention", "conv", "dropout", "elementwise", "loss", "norm", "optim", "philox", "pool",
+                    "softmax", "sums")
 
 # Best first; a variant that is in nobody's order is used only when asked for by name.
 _ORDER: dict[str, tuple[str, ...]] = {"cpu": ("vector", "numpy", "reference"), "cuda": ("cupy",)}

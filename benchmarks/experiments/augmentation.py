@@ -1,9 +1,9 @@
 """What are augmentation, views and an ensemble worth? Five small nets on CIFAR-10, and one without augmentation.
 
 Each net is tested on the pictures as they are, on these and their mirror images, and on ten crops; then all five together.
-Krizhevsky, Sutskever and Hinton 2012: ten crops take ImageNet's top-1 error from 39.0 to 37.5 % (section 4.1), five nets the top-5
-error from 18.2 to 16.4 % (table 2), and without augmentation their net overfits. The net is speednet's narrow sister of 297,952
-parameters, some four minutes of one core, since six are trained.
+Krizhevsky, Sutskever and Hinton 2012: ten crops take ImageNet's top-1 error from 39.0 to 37.5 % (section 4.1), five nets the
+top-5 error from 18.2 to 16.4 % (table 2), and without augmentation their net overfits. The net is speednet's narrow sister of
+297,952 parameters, some four minutes of one core, since six are trained.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ def record(recipe="resnet20", seed=0, accuracy=91.5, shared=False, **options):
     return {
         "recipe": recipe, "data": config.data, "model": config.model, "seed": seed, "epochs": config.epochs,
         "test_accuracy": accuracy, "train_error": 1.0, "seconds": 3600.0, "images_per_second": 1000, "shared": shared,
-        "machine": {"cores": 2}, "options": kept(config.to_json()), **({"tta": config.tta} if more else {}), **more,
+        "machine": {"cores": 2}, "options": kept(config.to_json()), "curve": [], **({"tta": config.tta} if more else {}), **more,
     }  # fmt: skip
 
 
@@ -67,6 +67,24 @@ def test_ratios_are_the_last_measured_ones(tmp_path):
         write_to.write_text(json.dumps({"machine": {"date": date}, "results": [case, {**case, "threads": 1, "ratio": None}]}))
     assert cifar10.ratio(record(), tmp_path) == "0.40"
     assert cifar10.ratio({**record(), "options": {"threads": 1}}, tmp_path) == "-"
+
+
+def test_speed(tmp_path):
+    assert "Not measured yet" in cifar10.speed(tmp_path)
+    config = resolve("speedrun")
+    run = {"library": "minidl", "seconds": 0.25, "images_per_second": 2048.0, "gflop_per_second": 100.0}
+    found = {
+        "recipe": {"name": "speedrun", "batch": config.batch_size, "gflop": 200.0, "threads": 2}, "runs": [run],
+        "ratio": {"median": 0.5, "low": 0.4, "high": 0.6},
+    }  # fmt: skip
+    (tmp_path / "cifar10").mkdir()
+    (tmp_path / "cifar10" / "speed-run-step.json").write_text(json.dumps(found))
+    text = cifar10.speed(tmp_path / "cifar10")
+    steps = config.epochs * (50_000 // config.batch_size)
+    assert "| minidl | 250 ms | 2,048 | 100 |" in text and "0.50 (0.40-0.60)" in text
+    assert f"{steps:,} steps of 200 GFLOP, {steps * 200 / 1e6:.2f} PFLOP" in text
+    assert cifar10.records(tmp_path / "cifar10") == []
+    assert cifar10.ratio(record("speedrun"), tmp_path) == "0.50" and cifar10.ratio(record(), tmp_path) == "-"
 
 
 def test_errors(tmp_path):

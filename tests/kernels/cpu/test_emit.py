@@ -115,6 +115,19 @@ def test_branches():
         assert (result[0], result[W]) == expected
 
 
+def test_integers_in_lanes():
+    k = fresh("bits")
+    x, y, z = k.pointer("x", W, element="i64"), k.pointer("y", W, element="i32"), k.pointer("z", W, element="i64")
+    value = k.load(x, element="i64")
+    k.store(k.convert(value, "i32") ^ k.lane_numbers(), y)
+    k.store((value >> 4) & k.lane_numbers("i64"), z)
+    numbers = np.array([-1, 2**40 + 5, 2**31, 77], np.int64)
+    low, high = np.zeros(W, np.int32), np.zeros(W, np.int64)
+    Program(k)(alone=True, x=numbers, y=low, z=high)
+    assert low.tolist() == (numbers.astype(np.int32) ^ np.arange(4, dtype=np.int32)).tolist()
+    assert high.tolist() == ((numbers >> 4) & np.arange(4)).tolist()
+
+
 def test_lanes_change_places():
     k = fresh("shuffle")
     source, out = k.pointer("source", W, W), k.pointer("out", W + 1, W)
@@ -200,6 +213,8 @@ def wrong_operands():
     yield case(lambda k, n, x: k.load(x) + k.load(x, element="double"), TypeError, "vectors of float and of double")
     yield case(lambda k, n, x: k.fma(*[k.load(x, element="i32")] * 3), TypeError, "fma: needs lanes of float or double")
     yield case(lambda k, n, x: k.convert(k.load(x), "i32"), TypeError, "cannot turn lanes of float into i32")
+    yield case(lambda k, n, x: k.load(x) ^ k.load(x), TypeError, "xor: needs lanes of integers, found float")
+    yield case(lambda k, n, x: k.load(x, element="i32") / k.load(x, element="i32"), TypeError, "div: needs lanes of float")
     yield case(lambda k, n, x: k.load(x) >> 3, TypeError, "ashr: needs lanes of integers, found float")
     yield case(lambda k, n, x: k.bits(k.load(x), "i64"), TypeError, "lanes of float and of i64 are not of one size")
     yield case(lambda k, n, x: k.store(k.load(x), x, n > 0), TypeError, "store: expected a Mask")
