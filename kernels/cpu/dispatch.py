@@ -16,6 +16,8 @@ softmax_cross_entropy      float32, COSTLY elements or more, no weights of class
 and gradient
 layer_norm and gradient    float32, COSTLY elements or more
 attention and gradient     float32, four axes, queries, keys and values of one size, at most LONG queries and keys
+local_response_norm        float32, COSTLY elements or more, NEIGHBOURS channels in a sum at most
+and gradient
 channel_sum                float32, LARGE elements or more
 max_pool2d, avg_pool2d     float32; the gradients also need a dilation of 1
 philox_bits,               COSTLY elements or more, float32
@@ -42,6 +44,7 @@ from minidl.kernels.registry import Kernel, register, variants
 LARGE = 1 << 14                                      # elements from which a launch is worth its overhead
 COSTLY = 1 << 10                                     # the same, where NumPy needs an exponential or half a dozen passes
 LONG = 512                                           # queries and keys whose scores fit a core's cache
+NEIGHBOURS = 16                                      # each is written out, with a mask of its own
 
 FLOAT32 = np.dtype(np.float32)
 _disabled = False
@@ -118,6 +121,14 @@ def takes_relu(x: Any) -> bool:
 
 def takes_pair(a: Any, b: Any) -> bool:
     return a.size >= LARGE and a.shape == b.shape and a.dtype == FLOAT32 and b.dtype == FLOAT32
+
+
+def takes_local_response_norm(x: Any, size: int, alpha: float, beta: float, k: float) -> bool:
+    return x.dtype == FLOAT32 and x.size >= COSTLY and size <= NEIGHBOURS
+
+
+def takes_local_response_norm_grad(gy: Any, x: Any, size: int, alpha: float, beta: float, k: float) -> bool:
+    return gy.dtype == FLOAT32 and takes_local_response_norm(x, size, alpha, beta, k)
 
 
 def takes_channel_sum(x: Any) -> bool:
