@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minidl.kernels.cpu import engine, memory, threads
-from minidl.kernels.cpu.emit import Kernel, Pointer
+from minidl.kernels.cpu.emit import Kernel, Pointer, Vector
 from minidl.kernels.cpu.engine import ISA
 from minidl.kernels.cpu.launch import Launch, program
 from minidl.kernels.cpu.packing import pack_filters, pack_rows, unpack_gradient
@@ -22,6 +22,8 @@ from minidl.kernels.cpu.tiles import accumulate_taps, accumulators, choose_tile,
 STRIP_BYTES = 192 << 10                              # of packed input: a part of a core's L2 cache
 PARTIAL_BYTES = 5 << 19                              # of partial weight gradients: they are written, read and added up
 PARTS = 16                                           # at most so many: fixed, so that sums do not depend on the threads
+# What a result is at least: nothing, or 0 after a ReLU.  A run-time number, so that there is one kernel for both.
+FLOOR = {relu: np.array([0 if relu else -np.inf], np.float32) for relu in (False, True)}
 _JOB = 6                                             # integers per job in its table
 
 
@@ -32,7 +34,7 @@ def direct(isa: ISA, pixels: int, vectors: int, ragged_in: bool, ragged_out: boo
     x, y = k.pointer("x", "images", "image_size"), k.pointer("y", "images", "result_size")
     wide = vectors * isa.width
     filters = k.pointer("filters", "all_taps", "blocks", "channels", wide)
-    bias, taps = k.pointer("bias", "blocks", wide), k.pointer("taps", "all_taps", element="i64")
+    floor, bias, taps = k.pointer("floor", 1), k.pointer("bias", "blocks", wide), k.pointer("taps", "all_taps", element="i64")
     jobs = k.pointer("jobs", "job_count", _JOB, element="i64")
     scratch = k.pointer("scratch", "threads_most", "scratch_size")
     images, image_size, x_first, x_pixel, channels, height, width = k.integers(
@@ -47,6 +49,7 @@ def direct(isa: ISA, pixels: int, vectors: int, ragged_in: bool, ragged_out: boo
     block_stride = packed_rows * phases * packed_width * k.bytes
     line_stride = row_step * phases * packed_width * k.bytes
     tap_stride = blocks * channels * (4 * wide)
+    least = k.broadcast(floor)
     with k.parallel(images * strips * groups) as task:
         group, place = task % groups, task // groups
         low = place % strips * strip
@@ -66,8 +69,13 @@ def direct(isa: ISA, pixels: int, vectors: int, ragged_in: bool, ragged_out: boo
                     sums = accumulate_taps(k, pixels, vectors, start * pixels, source, taps + first_tap * 8, count, w,
                                            tap_stride, channels, block_stride)
                     target = result + row * y_row + column * y_pixel + block * (4 * wide)
-                    store_tile(k, vectors, sums, target, y_pixel, outputs - block * wide, ragged_out)
+                    store_tile(k, vectors, at_least(k, least, sums), target, y_pixel, outputs - block * wide, ragged_out)
     return k
+
+
+def at_least(k: Kernel, floor: Vector, values: list[Any]) -> list[Any]:
+    """The larger of each value and ``floor``; NaN stays NaN."""
+    return [k.select(floor > value, floor, value) for value in values]
 
 
 def store_tile(k: Kernel, vectors: int, sums: list[Any], target: Pointer, pixel: Any, lanes: Any, ragged: bool) -> None:
@@ -247,12 +255,13 @@ def padded_bias(bias: np.ndarray | None, size: int) -> np.ndarray:
     return padded
 
 
-def convolve(plan: Plan, x: Operand, w: np.ndarray, bias: np.ndarray | None, y: Operand, transposed: bool) -> None:
+def convolve(plan: Plan, x: Operand, w: np.ndarray, bias: np.ndarray | None, y: Operand, transposed: bool,
+             relu: bool = False) -> None:
     """Write the plan's outputs into y.  ``w`` is the group's (O, C, kh, kw); ``transposed`` swaps the roles of O and C."""
     c = _convolution(plan, x.channels, y.channels, len(x.array), filter_steps(w, transposed), w.size, threads.get_num_threads())
     filters = memory.scratch("filters", c.filters)
     c.pack(w=w, offsets=c.weights, packed=filters)
-    c.run(x=x.array, y=y.array, filters=filters, bias=padded_bias(bias, c.bias), taps=c.taps, jobs=c.jobs,
+    c.run(x=x.array, y=y.array, filters=filters, floor=FLOOR[relu], bias=padded_bias(bias, c.bias), taps=c.taps, jobs=c.jobs,
           scratch=memory.scratch("packed", c.scratch))
 
 
