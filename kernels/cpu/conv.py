@@ -52,7 +52,8 @@ def conv2d(x: Any, w: Any, b: Any, geom: Any, precision: str = "fast") -> Any:
             if form:
                 winograd.convolve(_shape(geom), form, source, filters, bias, target, False)
             else:
-                direct.convolve(forward_plan(_any_batch(geom)), source, filters, bias, target, False)
+                dense, source = direct.thinned(geom, source)
+                direct.convolve(forward_plan(_any_batch(dense)), source, filters, bias, target, False)
     return channels_first(y)
 
 
@@ -83,12 +84,13 @@ def conv2d_weight_grad(gy: Any, x: Any, geom: Any, precision: str = "fast") -> A
     elif shallow.suits(geom):
         shallow.weight_gradient(geom._replace(N=len(x)), x, channels_last(gy), gw)
     else:
-        images, gradients = channels_last(x), channels_last(gy)
         form = winograd_shapes.suits(geom) if precision == "fast" else None
+        geom, images, gradients = direct.merged(geom, channels_last(x), channels_last(gy))
         for c, inputs, o, outputs in _groups(geom):
             source, gradient, result = operand(images, c, inputs), operand(gradients, o, outputs), gw[o : o + outputs]
             if form:
                 winograd_grad.weight_gradient(_shape(geom), form, source, gradient, result)
             else:
-                direct.weight_gradient(forward_plan(_any_batch(geom)), source, gradient, result)
+                dense, source = direct.thinned(geom, source)
+                direct.weight_gradient(forward_plan(_any_batch(dense)), source, gradient, result)
     return gw
