@@ -130,3 +130,11 @@ def test_experiments(tmp_path):
 def test_every_kept_run_stands_in_a_table():
     shown = cifar10.runs() + cifar10.errors()
     assert all(f"--recipe {found['recipe']}" in shown for found in cifar10.records())
+
+
+def test_pictures_are_shown_where_they_are(monkeypatch, tmp_path):
+    monkeypatch.setattr(cifar10, "ROOT", tmp_path)
+    write(tmp_path, record("he-reduced", model="plain20"))
+    assert "![" not in cifar10.errors(tmp_path)
+    (tmp_path / "he-reduced.png").touch()
+    assert cifar10.errors(tmp_path).endswith("](../he-reduced.png)\n")
