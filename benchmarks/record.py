@@ -11,7 +11,7 @@ from minidl.train.config import TrainConfig
 from minidl.train.runs import Run, complement, percent
 
 # What says nothing about how a run went, or stands elsewhere in the record.
-_LEFT_OUT = ("data", "data_root", "model", "seed", "recipe", "checkpoint_seconds", "checkpoint_steps", "device")
+ELSEWHERE = {"data", "data_root", "model", "seed", "recipe", "checkpoint_seconds", "checkpoint_steps", "device"}
 _ALWAYS = ("optimizer", "lr", "batch_size", "schedule", "weight_decay", "augment", "epochs", "threads")
 
 
@@ -65,7 +65,7 @@ def summary(path: Path, shared: bool | None = None) -> dict[str, Any]:
 def kept(options: dict[str, Any]) -> dict[str, Any]:
     """The options that matter: the usual ones, and all others that are not as by default."""
     default = TrainConfig().to_json()
-    others = {name: value for name, value in options.items() if name not in _LEFT_OUT and default.get(name) != value}
+    others = {name: value for name, value in options.items() if name not in ELSEWHERE and default.get(name) != value}
     return {name: options[name] for name in _ALWAYS if name in options} | others
 
 

@@ -77,6 +77,7 @@ _POOL = "torch.nn.functional where torch is installed; hand-worked examples"
 _NORM = "torch.nn.functional where torch is installed; a float64 evaluation of the formula"
 _LOSS = "torch.nn.functional.cross_entropy where torch is installed; a float64 evaluation of the formula"
 _FUNCTION = "scipy.special in float64"
+_ATTENTION = "torch.nn.functional.scaled_dot_product_attention where torch is installed"
 _OPTIM = "torch.optim, step by step, where torch is installed"
 _RANDOM = "the known-answer vectors published with Random123"
 
@@ -186,6 +187,10 @@ _SPECS = (
                "x * mask / (1-p); element i in row order is kept where Philox word i >= p * 2^32", "none", POINTWISE, _RANDOM),
     KernelSpec("dropout_mask", "dropout", "(shape, p, key, dtype) -> mask",
                "what dropout multiplies by: 0 or 1/(1-p)", "none", EXACT, _RANDOM),
+    KernelSpec("attention", "attention", "(q (...,L,E), k (...,S,E), v (...,S,V), scale) -> (y (...,L,V), weights (...,L,S))",
+               "weights = softmax(scale * q k'); y = weights v", _WIDE, SUMS, _ATTENTION),
+    KernelSpec("attention_grad", "attention", "(gy (...,L,V), q, k, v, weights, scale) -> (gq, gk, gv)",
+               "gv = weights' gy; gs = scale * softmax_grad(gy v', weights); gq = gs k; gk = gs' q", _WIDE, SUMS, _ATTENTION),
     KernelSpec("embedding", "embedding", "(weight (V,D), indices int (...)) -> y (...,D)", "rows of weight", "none", EXACT,
                "a loop"),
     KernelSpec("embedding_grad", "embedding", "(gy (...,D), indices int (...), num) -> gweight (num,D)",

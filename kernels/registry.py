@@ -24,7 +24,8 @@ ENVIRONMENT = "MINIDL_KERNELS"
 _PACKAGES = ("minidl.kernels.plain", "minidl.kernels.reference")
 
 # The families that the fast CPU kernels (minidl.kernels.cpu) have a module for.
-_VECTOR_FAMILIES = ("activation", "conv", "elementwise", "loss", "norm", "optim", "pool", "softmax", "sums")
+_VECTOR_FAMILIES = ("activation", "attention", "conv", "dropout", "elementwise", "loss", "norm", "optim", "philox", "pool",
+                    "softmax", "sums")
 
 # Best first; a variant that is in nobody's order is used only when asked for by name.
 _ORDER: dict[str, tuple[str, ...]] = {"cpu": ("vector", "numpy", "reference"), "cuda": ("cupy",)}
@@ -159,6 +160,7 @@ def _load(family: str) -> None:
             importlib.import_module(f"{package}.{family}")
         if family in _VECTOR_FAMILIES:
             importlib.import_module(f"minidl.kernels.cpu.{family}")
+        importlib.import_module("minidl.kernels.numba_loops").register_family(family)
         _loaded.add(family)
 
 

@@ -1,6 +1,7 @@
 """What commands print, in the pages of docs/: ``python -m tests.documents`` writes it anew, a test compares it.
 
-A page holds ``<!-- minidl table alexnet -->``, what that command prints (as it is, or between fences), and ``<!-- end -->``.
+A page holds ``<!-- minidl table alexnet -->``, what that command prints (as it is, or between fences), and ``<!-- end -->``.  Or
+``<!-- results runs -->``, and a table of :mod:`benchmarks.cifar10`.
 """
 
 from __future__ import annotations
@@ -11,11 +12,14 @@ from pathlib import Path
 
 from click.testing import CliRunner
 
+from benchmarks import cifar10
 from minidl.cli import cli
 from tests.sources import ROOT
 
 DOCS = ROOT / "docs"
-BLOCK = re.compile(r"^<!-- minidl (?P<command>[^\n]+) -->\n(?P<printed>.*?)^<!-- end -->$", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(
+    r"^<!-- (?P<program>minidl|results) (?P<command>[^\n]+) -->\n(?P<printed>.*?)^<!-- end -->$", re.MULTILINE | re.DOTALL
+)
 
 
 def printed(command: str) -> str:
@@ -28,7 +32,13 @@ def printed(command: str) -> str:
 
 def renewed(text: str) -> str:
     """A page with the output of its commands as it is now."""
-    return BLOCK.sub(lambda m: f"<!-- minidl {m['command']} -->\n{printed(m['command'])}<!-- end -->", text)
+
+    def again(match: re.Match[str]) -> str:
+        program, command = match["program"], match["command"]
+        table = cifar10.TABLES[command]() if program == "results" else printed(command)
+        return f"<!-- {program} {command} -->\n{table}<!-- end -->"
+
+    return BLOCK.sub(again, text)
 
 
 def pages() -> list[Path]:

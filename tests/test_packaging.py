@@ -55,6 +55,15 @@ def test_the_console_script_exists() -> None:
     assert callable(getattr(importlib.import_module(module), function))
 
 
+def test_files_that_are_no_code_are_installed_too() -> None:
+    """Recipes and the like are read at run time; a pattern of package-data must name each of them."""
+    data = project()["tool"]["setuptools"]["package-data"]
+    for package, folder in (("minidl", MINIDL), ("minidl.kernels", KERNELS)):
+        named = {path for pattern in data[package] for path in folder.glob(pattern)}
+        files = {path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts}
+        assert {path for path in files if path.suffix not in (".py", ".pyc")} == named
+
+
 def test_version_is_one() -> None:
     assert re.fullmatch(r"\d+\.\d+\.\d+(\.dev\d+)?", minidl.__version__)
     assert project()["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "minidl.__version__"}

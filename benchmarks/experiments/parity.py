@@ -19,9 +19,10 @@ from minidl import models
 from minidl.io.onnx_export import difference, export_onnx
 
 FAMILIES = (
-    "linear", "mlp", "lenet5", "lenet5_original", "convnetjs", "smallconv", "stack", "alexnet", "alexnet_original", "overfeat",
-    "vgg11_lrn", "vgg16c", "vgg11_bn", "resnet18", "resnet50", "plain18", "wide_resnet50_2", "resnet20", "resnet110", "plain20",
-    "preact_resnet20", "preact_resnet164", "wide_resnet16_4", "squeezenet1_0", "squeezenet1_1", "vit_tiny_cifar", "vit_b_32",
+    "linear", "mlp", "lenet5", "lenet5_original", "convnetjs", "smallconv", "speednet", "stack", "alexnet", "alexnet_original",
+    "overfeat", "vgg11_lrn", "vgg16c", "vgg11_bn", "resnet18", "resnet50", "plain18", "wide_resnet50_2", "resnet20", "resnet110",
+    "plain20", "preact_resnet20", "preact_resnet164", "wide_resnet16_4", "squeezenet1_0", "squeezenet1_1", "vit_tiny_cifar",
+    "vit_b_32",
 )  # fmt: skip
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl.kernels.cpu import direct, grouped, memory, shallow, winograd, winograd_grad, winograd_shapes
+from minidl.kernels.cpu import direct, engine, grouped, memory, shallow, winograd, winograd_grad, winograd_shapes
 from minidl.kernels.cpu.direct import operand
 from minidl.kernels.cpu.dispatch import takes_conv2d, takes_conv2d_input_grad, takes_conv2d_weight_grad, vector
 from minidl.kernels.cpu.layout import channels_first, channels_last
@@ -84,7 +84,7 @@ def conv2d_weight_grad(gy: Any, x: Any, geom: Any, precision: str = "fast") -> A
     elif shallow.suits(geom):
         shallow.weight_gradient(geom._replace(N=len(x)), x, channels_last(gy), gw)
     else:
-        form = winograd_shapes.suits(geom) if precision == "fast" else None
+        form = winograd_shapes.suits(geom, lanes=engine.host_isa().width) if precision == "fast" else None
         geom, images, gradients = direct.merged(geom, channels_last(x), channels_last(gy))
         for c, inputs, o, outputs in _groups(geom):
             source, gradient, result = operand(images, c, inputs), operand(gradients, o, outputs), gw[o : o + outputs]

@@ -15,8 +15,14 @@ and gradients
 softmax_cross_entropy      float32, COSTLY elements or more, no weights of classes
 and gradient
 layer_norm and gradient    float32, COSTLY elements or more
+attention and gradient     float32, four axes, queries, keys and values of one size, at most LONG queries and keys
+local_response_norm        float32, COSTLY elements or more, NEIGHBOURS channels in a sum at most
+and gradient
 channel_sum                float32, LARGE elements or more
 max_pool2d, avg_pool2d     float32; the gradients also need a dilation of 1
+philox_bits,               COSTLY elements or more, float32
+philox_uniform
+dropout, dropout_mask      float32, COSTLY elements or more, 2^-32 <= p < 1
 sgd_, adam_, adamw_,       float32, C-contiguous arrays
 rmsprop_, adagrad_,
 adadelta_
@@ -25,6 +31,7 @@ adadelta_
 from __future__ import annotations
 
 import functools
+import math
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -36,6 +43,8 @@ from minidl.kernels.registry import Kernel, register, variants
 
 LARGE = 1 << 14                                      # elements from which a launch is worth its overhead
 COSTLY = 1 << 10                                     # the same, where NumPy needs an exponential or half a dozen passes
+LONG = 512                                           # queries and keys whose scores fit a core's cache
+NEIGHBOURS = 16                                      # each is written out, with a mask of its own
 
 FLOAT32 = np.dtype(np.float32)
 _disabled = False
@@ -114,6 +123,14 @@ def takes_pair(a: Any, b: Any) -> bool:
     return a.size >= LARGE and a.shape == b.shape and a.dtype == FLOAT32 and b.dtype == FLOAT32
 
 
+def takes_local_response_norm(x: Any, size: int, alpha: float, beta: float, k: float) -> bool:
+    return x.dtype == FLOAT32 and x.size >= COSTLY and size <= NEIGHBOURS
+
+
+def takes_local_response_norm_grad(gy: Any, x: Any, size: int, alpha: float, beta: float, k: float) -> bool:
+    return gy.dtype == FLOAT32 and takes_local_response_norm(x, size, alpha, beta, k)
+
+
 def takes_channel_sum(x: Any) -> bool:
     return x.dtype == FLOAT32 and x.size >= LARGE
 
@@ -142,6 +159,15 @@ def takes_cross_entropy_grad(g: Any, logits: Any, labels: Any, weight: Any, igno
     return weight is None and g.dtype == FLOAT32 and takes_function(logits)
 
 
+def takes_attention(q: Any, k: Any, v: Any, scale: float) -> bool:
+    return (q.ndim == 4 and all_float32(q, k, v) and q.size >= COSTLY and k.size > 0 and k.shape == v.shape
+            and q.shape[:2] == k.shape[:2] and q.shape[3] == k.shape[3] and max(q.shape[2], k.shape[2]) <= LONG)
+
+
+def takes_attention_grad(gy: Any, q: Any, k: Any, v: Any, weights: Any, scale: float) -> bool:
+    return takes_attention(q, k, v, scale) and all_float32(gy, weights)
+
+
 def takes_layer_norm(x: Any, w: Any, b: Any, ndim: int, eps: float) -> bool:
     return takes_function(x) and all_float32(w, b)
 
@@ -168,6 +194,26 @@ def takes_avg_pool_grad(gy: Any, geom: Any, count_include_pad: bool = True) -> b
 
 def _takes_gather(geom: Any) -> bool:
     return tuple(geom.dilation) == (1, 1)
+
+
+def takes_philox_bits(seed: int, offset: int, n: int) -> bool:
+    return n >= COSTLY
+
+
+def takes_philox_uniform(shape: tuple[int, ...], key: Any, dtype: Any) -> bool:
+    return dtype == FLOAT32 and math.prod(shape) >= COSTLY
+
+
+def takes_dropout(x: Any, p: float, key: Any) -> bool:
+    return x.dtype == FLOAT32 and x.size >= COSTLY and _takes_probability(p)
+
+
+def takes_dropout_mask(shape: tuple[int, ...], p: float, key: Any, dtype: Any) -> bool:
+    return dtype == FLOAT32 and math.prod(shape) >= COSTLY and _takes_probability(p)
+
+
+def _takes_probability(p: float) -> bool:
+    return 0 < round(p * 2**32) < 2**32
 
 
 def takes_optimizer(params: Any, grads: Any, *states: Any, **options: Any) -> bool:

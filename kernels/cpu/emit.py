@@ -156,6 +156,9 @@ class Vector(Value):
     def __and__(self, other: Vector) -> Vector:
         return self.kernel._arithmetic("and", self, other)
 
+    def __xor__(self, other: Vector) -> Vector:
+        return self.kernel._arithmetic("xor", self, other)
+
     def __rshift__(self, bits: int) -> Vector:
         """Of integers: divided by 2^bits and rounded down."""
         return self.kernel._arithmetic("ashr", self, self.kernel.constant(bits, self.element))
@@ -302,9 +305,8 @@ class Kernel:
 
     def broadcast(self, address: Pointer) -> Vector:
         """The one float at ``address`` in every lane."""
-        one = self._temporary()
-        self._line(f"{one} = load float, ptr {self._use(_of(Pointer, address, 'broadcast'))}, align 4")
-        return self._spread("float", one)
+        one = self._make(Value, "float", f"load float, ptr {self._use(_of(Pointer, address, 'broadcast'))}, align 4")
+        return self._spread("float", one.name)
 
     def load_integer(self, address: Pointer) -> Int:
         """The 64-bit integer at ``address``."""
@@ -321,9 +323,8 @@ class Kernel:
 
     def copy_float(self, source: Pointer, target: Pointer) -> None:
         """Copy one float."""
-        one = self._temporary()
-        self._line(f"{one} = load float, ptr {self._use(_of(Pointer, source, 'copy_float'))}, align 4")
-        self._line(f"store float {one}, ptr {self._use(_of(Pointer, target, 'copy_float'))}, align 4")
+        one = self._make(Value, "float", f"load float, ptr {self._use(_of(Pointer, source, 'copy_float'))}, align 4")
+        self._line(f"store float {one.name}, ptr {self._use(_of(Pointer, target, 'copy_float'))}, align 4")
 
     # ---------------------------------------------------------------------------------------------------------- vectors
     def constant(self, number: float, element: str = "float") -> Vector:
@@ -335,9 +336,7 @@ class Kernel:
         """An integer in every lane."""
         name = self._use(_of(Int, number, "spread"))
         if element == "i32":
-            one = self._temporary()
-            self._line(f"{one} = trunc i64 {name} to i32")
-            name = one
+            name = self._make(Value, "i32", f"trunc i64 {name} to i32").name
         elif element != "i64":
             raise TypeError(f"spread: integers go into lanes of i32 or i64, not {element}")
         return self._spread(element, name)
@@ -359,8 +358,8 @@ class Kernel:
         return self._vector(a.element, f"call {a.type} @{name}({self._typed(a)})")
 
     def convert(self, a: Vector, element: str) -> Vector:
-        """The lanes in another element type: float to double, i32 to i64, i32 to float."""
-        operations = {("float", "double"): "fpext", ("i32", "i64"): "sext", ("i32", "float"): "sitofp"}
+        """The lanes in another element type: float to double, i32 to i64 or float, the lower halves of i64 as i32."""
+        operations = {("float", "double"): "fpext", ("i32", "i64"): "sext", ("i32", "float"): "sitofp", ("i64", "i32"): "trunc"}
         operation = operations.get((_of(Vector, a, "convert").element, element))
         if operation is None:
             raise TypeError(f"convert: cannot turn lanes of {a.element} into {element}")
@@ -384,13 +383,17 @@ class Kernel:
         """Lane i holds what was in lane i + ``by``, around the end."""
         return self.shuffle(a, a, [(lane + by) % self.width for lane in range(self.width)])
 
+    def lane_numbers(self, element: str = "i32") -> Vector:
+        """0, 1, ... ``width`` - 1."""
+        lanes = ", ".join(f"{element} {lane}" for lane in range(self.width))
+        return Vector(self, f"<{lanes}>", self._element(element))
+
     def first_lanes(self, count: Number) -> Mask:
         """The mask of the first ``count`` lanes: none for 0 or less, all for ``width`` or more."""
         if type(count) is int:
             bits = ", ".join(f"i1 {'true' if lane < count else 'false'}" for lane in range(self.width))
             return Mask(self, f"<{bits}>", f"<{self.width} x i1>")
-        lanes = ", ".join(f"i32 {lane}" for lane in range(self.width))
-        return self._lanes("", "sgt", self.spread(self.minimum(count, self.width)), Vector(self, f"<{lanes}>", "i32"))
+        return self.spread(self.minimum(count, self.width)) > self.lane_numbers()
 
     # ---------------------------------------------------------------------------------------------------------- control
     @contextmanager
@@ -574,13 +577,10 @@ class Kernel:
 
     def _arithmetic(self, operation: str, a: Vector, b: Vector) -> Vector:
         self._same(a, b, operation)
-        if a.element in _FLOATS:
-            if operation in ("and", "ashr"):
-                raise TypeError(f"{operation}: needs lanes of integers, found {a.element}; bits() has a number's bits")
-            return self._vector(a.element, f"f{operation} contract {self._typed(a)}, {self._use(b)}")
-        if operation == "div":
-            raise TypeError(f"div: vectors of {a.element} are not divided")
-        return self._vector(a.element, f"{operation} {self._typed(a)}, {self._use(b)}")
+        floats = a.element in _FLOATS
+        if operation in (("and", "xor", "ashr") if floats else ("div",)):
+            raise TypeError(f"{operation}: needs lanes of {'integers' if floats else 'float or double'}, found {a.element}")
+        return self._vector(a.element, f"{f'f{operation} contract' if floats else operation} {self._typed(a)}, {self._use(b)}")
 
     def _lanes(self, floats: str, integers: str, a: Vector, b: Vector) -> Mask:
         self._same(a, b, "comparison")

@@ -56,3 +56,20 @@ def filter_reader(k: Kernel, w: Pointer, taps: int, turned: bool, lanes: Int, la
         return [vectors[i : i + taps] for i in range(0, count, taps)]
 
     return read
+
+
+def store_filter(k: Kernel, square: Square, gw: Pointer, lanes: Int, lane_step: Int, channel_step: Int, first: Int,
+                 channel: Number, ragged: bool) -> None:
+    """Write the taps x taps vectors of a channel where :func:`filter_reader` would read them; ``ragged``: lanes may end."""
+    vectors = [vector for line in square for vector in line]
+    for start in range(0, len(vectors), k.width):
+        some = vectors[start : start + k.width]
+        rows = transpose(k, some + [k.constant(0)] * (k.width - len(some)))
+        mask = k.first_lanes(len(some)) if len(some) < k.width else None
+        for i, row in enumerate(rows):
+            at = gw + (first + i) * lane_step * 4 + channel * channel_step * 4 + 4 * start
+            if ragged:
+                with k.when(first + i < lanes):
+                    k.store(row, at, mask)
+            else:
+                k.store(row, at, mask)

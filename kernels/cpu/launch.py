@@ -71,7 +71,7 @@ class Launch:
         slots = program.slots.from_buffer_copy(self._template)
         for index, name, needed, dtype in self._pointers:
             array = arrays[name]
-            if array.dtype != dtype or not array.flags.c_contiguous:
+            if array.dtype is not dtype and array.dtype != dtype or not array.flags.c_contiguous:
                 raise LaunchError(f"kernel {program.name}: {name} must be C-contiguous {dtype}, found {array.dtype} with strides "
                                   f"{array.strides} for shape {array.shape}")
             if array.size < needed:

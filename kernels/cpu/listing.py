@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from minidl.kernels.cpu import engine, launch, roofs, threads  # noqa: F401  (roofs adds its programs)
+from minidl.kernels.cpu import attention, engine, launch, roofs, threads  # noqa: F401  (roofs adds its programs)
 from minidl.kernels.cpu.emit import Kernel
 from minidl.kernels.cpu.engine import ISA
 from minidl.kernels.cpu.tiles import accumulators, choose_tile
@@ -40,8 +40,11 @@ EXAMPLES: dict[str, Callable[[ISA], Any]] = {
     "outputs": lambda isa: 4,
     "taps": lambda isa: 3,
     "filters": lambda isa: "transformed",
+    "of": lambda isa: "image",
     "few": lambda isa: 0,
     "window": lambda isa: (2, 2),
+    "score_tile": lambda isa: attention.tiles_for(isa, CHANNELS, CHANNELS, CHANNELS)[0],
+    "value_tile": lambda isa: attention.tiles_for(isa, CHANNELS, CHANNELS, CHANNELS)[1],
 }
 
 

@@ -42,7 +42,7 @@ class _Arena:
                 self.idle -= size
                 self._free.move_to_end(size)
                 return waiting.pop()
-        memory = np.empty(size + _ALIGNMENT, np.uint8)
+        memory: Any = np.empty(size + _ALIGNMENT, np.uint8)
         return (ctypes.c_char * size).from_buffer(memory, -memory.ctypes.data % _ALIGNMENT)
 
     def give_back(self, buffer: Buffer) -> None:

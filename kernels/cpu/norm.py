@@ -8,6 +8,7 @@ import numpy as np
 from minidl.kernels.cpu import (
     engine,
     layer_norm,  # noqa: F401 (its verbs are of this family)
+    local_response,  # noqa: F401 (so are its)
 )
 from minidl.kernels.cpu.dispatch import (
     takes_batch_norm,

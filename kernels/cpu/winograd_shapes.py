@@ -23,20 +23,26 @@ class Shape(NamedTuple):
     out_width: int
 
 
-def suits(geom: Any, transposed: bool = False) -> Winograd | None:
-    """The form that needs the fewest products for a geometry; None if direct convolution needs hardly more."""
-    taps = geom.kh
+@functools.lru_cache(512)
+def suits(geom: Any, transposed: bool = False, lanes: int = 1) -> Winograd | None:
+    """The form that needs the fewest products for a geometry; None if direct convolution needs hardly more.
+
+    ``lanes``: channels count as rounded up to so many, in both directions.
+    """
+    taps, used = geom.kh, 1.0
     if (geom.kw, *geom.stride, *geom.dilation) != (taps, 1, 1, 1, 1):
         return None
     if min(geom.C, geom.O) // geom.groups < 8:       # nothing to save in the products, and the transforms remain
         return None
+    for channels in (geom.C // geom.groups, geom.O // geom.groups):
+        used *= channels / (-(-channels // lanes) * lanes)
     if transposed and max(geom.padding) > taps - 1:  # the padding of the transposed convolution would be negative
         return None
     high, across = (geom.H, geom.W) if transposed else (geom.out_h, geom.out_w)
 
     def gain(form: Winograd) -> float:
         tiles = -(-high // form.outputs) * -(-across // form.outputs)
-        return taps**2 * high * across / (tiles * form.size**2)
+        return used * taps**2 * high * across / (tiles * form.size**2)
 
     best = max((form for form in FORMS.values() if form.taps == taps), key=gain, default=None)
     return best if best and gain(best) > 1.5 else None

@@ -283,10 +283,10 @@ class Backend:
 
     def linear(self, x: Array, w: Array, b: Array | None) -> Array:
         """x @ w.T + b, as one product over all leading axes."""
-        y = self.matmul(_rows(x), w.T)
+        y = self.matmul(x if x.ndim == 2 else _rows(x), w.T)
         if b is not None:
             y += b
-        return y.reshape(*x.shape[:-1], w.shape[0])
+        return y if x.ndim == 2 else y.reshape(*x.shape[:-1], w.shape[0])
 
     def linear_weight_grad(self, gy: Array, x: Array) -> Array:
         """The gradient of x @ w.T with respect to w: gy.T @ x over all leading axes."""

@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from minidl.backend.base import Array, Backend
+from minidl.backend.base import Array, Backend, _rows
 from minidl.config import conv_precision
 from minidl.kernels import lookup
+from minidl.kernels.cpu import memory
 
 # log(0) is -inf and x / 0 is inf without a word, as in PyTorch; detect_anomaly() finds where they come from.
 warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"minidl\.(backend|kernels)")
@@ -98,7 +99,20 @@ class CPU(Backend):
         return np.multiply.reduce(x, axis=axis, dtype=dtype, keepdims=keepdims, out=...)
 
     def matmul(self, a: Array, b: Array) -> Array:
+        if b.ndim == 2 and a.ndim > 2 and a.flags.c_contiguous and a.size:
+            # One product; NumPy would make one of each matrix in a.
+            return self._product(a.reshape(-1, a.shape[-1]), b).reshape(*a.shape[:-1], b.shape[-1])
+        return self._product(a, b)
+
+    def _product(self, a: Array, b: Array) -> Array:
+        """a @ b, a large one in memory that was used before (kernels/cpu/memory.py)."""
+        if a.dtype == b.dtype and a.dtype.kind == "f" and a.shape[:-2] == b.shape[:-2]:
+            return np.matmul(a, b, out=memory.empty((*a.shape[:-1], b.shape[-1]), a.dtype))
         return np.matmul(a, b, out=...)
+
+    def linear_weight_grad(self, gy: Array, x: Array) -> Array:
+        gw = memory.owned((gy.shape[-1], x.shape[-1]), x.dtype)          # somebody will keep it
+        return np.matmul(_rows(gy).T, _rows(x), out=gw)
 
 
 def _add(a: Array, b: Array) -> Array:

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from minidl.cli.app import cli, debug_option, key_values, root_option
+from minidl.cli.app import cli, debug_option, key_values, print_table, root_option
 from minidl.errors import ConfigError, MinidlError
 from minidl.train.config import AUGMENTS, BORDERS, FLIPS, OPTIMIZERS, SCHEDULES
 
@@ -33,7 +33,7 @@ def _numbers(ctx: click.Context, parameter: click.Parameter, value: str | None) 
 @click.option(
     "--model-option", "model_options", metavar="KEY=VALUE", multiple=True, help="Option of the net; repeatable."
 )
-@click.option("--recipe", metavar="NAME|FILE.toml", help="Options that work together, by name or file.  [default: the model's]")
+@click.option("--recipe", metavar="NAME|FILE.toml", help="Options that work together: `minidl recipes`.  [default: the model's]")
 @click.option("--show", is_flag=True, help="Print the options that would be used as a recipe's file, and stop.")
 @click.option("--epochs", type=int, help="Passes over the training images.")
 @click.option("--max-steps", type=int, help="Stop after so many updates.")
@@ -111,6 +111,20 @@ def train(out: Path | None, resume: Path | None, quiet: bool, show: bool, data_f
     _conclude(reporter, config, folder, outcome)
 
 
+@cli.command("recipes")
+@debug_option
+def recipes_() -> None:
+    """List the recipes of the package; `minidl train --recipe NAME --show` prints one."""
+    from minidl.train import recipes
+
+    rows = []
+    for name in recipes.list_recipes():
+        config = recipes.resolve(name)
+        title = recipes.comment(recipes.find(name))[0].lstrip("# ").rstrip(".")
+        rows.append([name, config.model, config.data, str(config.epochs), title])
+    print_table(["recipe", "model", "data", "epochs", "what it is"], rows)
+
+
 def _new_run(out: Path | None, options: dict[str, Any]) -> tuple[Any, Any]:
     """The folder and the options of a run that begins."""
     from minidl.train import record
@@ -174,6 +188,10 @@ def _conclude(reporter: Any, config: Any, folder: Any, outcome: Any) -> None:
         )
         raise click.exceptions.Exit(128 + outcome.signal)
     accuracy = f"test accuracy {outcome.test.top1:.2%}" if outcome.test else f"finished at step {outcome.step:,}"
+    if outcome.averaged_test:
+        accuracy += f" ({outcome.averaged_test.top1:.2%} averaged over views: {config.tta})"
+    if outcome.train_test:
+        accuracy += f", training error {1 - outcome.train_test.top1:.2%}"
     if config.data == "shapes10" and config.recipe == "default":
         then = "minidl train --data cifar10 --model resnet20"
     else:

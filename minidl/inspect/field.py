@@ -246,6 +246,8 @@ def _read(operation: Operation, k: int, field: Field) -> tuple[Rules, tuple[int,
         return None if moved is None else (SAME, moved)
     if verb == "linear" and where[-1] == len(before) - 1:
         return None
+    if verb == "attention":
+        return None
     if verb == "matmul" and (len(operation.in_shapes) > 1 or where[-1] >= len(before) - 2 and len(where) > 1):
         return None  # the product of two maps is attention: everything sees everything
     if verb in REDUCTIONS:

@@ -87,7 +87,9 @@ def places(verb: str) -> list[Place]:
     ]
 
 
-def _written_at(kernel: Callable[..., Any]) -> tuple[Path, int]:
+def _written_at(kernel: Any) -> tuple[Path, int]:
+    if hasattr(kernel, "written_in"):  # it is imported when it is called
+        return kernel.written_in
     while isinstance(kernel, functools.partial):  # the plain kernels are one function for numpy and cupy, its module bound
         kernel = next((part for part in kernel.args if callable(part) and not inspect.ismodule(part)), kernel.func)
     kernel = inspect.unwrap(kernel)

@@ -27,7 +27,7 @@ _KINDS: tuple[tuple[str, tuple[type, ...]], ...] = (
 )
 _VERBS = {
     "conv2d": "conv", "conv2d_input_grad": "conv", "linear": "fc", "max_pool2d": "pool", "avg_pool2d": "pool",
-    "adaptive_avg_pool2d": "pool", "adaptive_max_pool2d": "pool", "matmul": "matmul",
+    "adaptive_avg_pool2d": "pool", "adaptive_max_pool2d": "pool", "matmul": "matmul", "attention": "matmul",
 }  # fmt: skip
 
 
@@ -260,6 +260,9 @@ def _macs(operation: Operation) -> int:
     if operation.verb == "matmul":
         left, right = node.shapes
         return result * left[-1] if len(left) > 1 else math.prod(right)
+    if operation.verb == "attention":
+        (*_, width), (*_, keys, _), (*_, wide) = node.shapes
+        return math.prod(operation.out_shape[1:-1]) * keys * (width + wide)
     return 0
 
 

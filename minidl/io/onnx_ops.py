@@ -284,6 +284,13 @@ def _softmax(g: Graph, x: Value, *, axis: int) -> str:
     return g.op("Softmax", x, axis=axis)
 
 
+@rule("attention")
+def _attention(g: Graph, q: Value, k: Value, v: Value, *, scale: float) -> list[str | None]:
+    turned = g.op("Transpose", k, perm=[*range(k.ndim - 2), k.ndim - 1, k.ndim - 2])
+    scores = g.op("Mul", g.op("MatMul", q, turned), g.scalar(scale, q))
+    return [g.op("MatMul", g.op("Softmax", scores, axis=-1), v), None]
+
+
 @rule("log_softmax")
 def _log_softmax(g: Graph, x: Value, *, axis: int) -> str:
     return g.op("LogSoftmax", x, axis=axis)

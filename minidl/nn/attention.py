@@ -124,10 +124,8 @@ class MultiheadAttention(Module):
         return q, k, q if value is query else k if value is key else value.transpose(0, 1)
 
     def _project(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, ...]:
+        # Three products, also of one input: the gradients of three parts of one result would have to be put together again.
         e, bias = self.embed_dim, self.in_proj_bias
-        if self._joint and query is key and key is value:
-            y = F.linear(query, self.in_proj_weight, bias)
-            return tuple(y[..., i * e : (i + 1) * e] for i in range(3))
         if self._joint:
             weights = [self.in_proj_weight[i * e : (i + 1) * e] for i in range(3)]
         else:

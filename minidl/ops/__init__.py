@@ -1,4 +1,5 @@
 """Operations: Function classes by family, and the functions that users call on them."""
+import minidl.ops.attention
 import minidl.ops.conv
 import minidl.ops.dropout
 import minidl.ops.loss

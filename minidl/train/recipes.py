@@ -1,8 +1,8 @@
 """Recipes: sets of options that are known to work together, each a TOML file that can be read, printed and copied.
 
 Those of the package lie in ``minidl/recipes``; any other file will do as well.  The keys are the fields of
-:class:`~minidl.train.config.TrainConfig`; what a file leaves out keeps its default.  A file begins with a comment on where
-its values come from and what they reach.
+:class:`~minidl.train.config.TrainConfig`; what a file leaves out keeps its default.  A file of the package begins with a comment:
+a line that says what it is, then where its values come from and what they reach.
 """
 
 from __future__ import annotations

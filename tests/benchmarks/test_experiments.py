@@ -3,9 +3,11 @@
 import functools
 import json
 
-from benchmarks.experiments import ensemble, parity, positions
+import pytest
+
+from benchmarks.experiments import augmentation, ensemble, parity, positions, relu_tanh
 from benchmarks.models import zoo
-from minidl import models
+from minidl import data, models
 from tests.sources import ROOT
 
 
@@ -49,3 +51,47 @@ def test_every_family_is_compared():
 def test_weights_are_read_as_they_were_written(tmp_path):
     path = zoo.write_weights("squeezenet1_1", tmp_path / "w.safetensors")
     assert len(zoo.load_minidl("squeezenet1_1", path).state_dict()) == 52 and path.stat().st_size > 4 * 1_235_496
+
+
+def test_relu_tanh(monkeypatch, tmp_path):
+    pytest.importorskip("matplotlib")
+    monkeypatch.setattr(relu_tanh, "load_split", lambda name, split, limit: data.load("shapes10", size=limit))
+    monkeypatch.setattr(relu_tanh, "GRID", (0.02, 1e30))
+    found = kept(relu_tanh.main, monkeypatch, tmp_path, "--limit", "300", "--most", "2", "--goal", "0.95")
+    tried = [(run["activation"], run["lr"]) for run in found["runs"]]
+    assert tried == [("relu", 0.02), ("relu", 1e30), ("tanh", 0.02), ("tanh", 1e30)]
+    assert found["runs"][0]["epochs_to_goal"] == found["epochs"]["relu"] is not None
+    assert found["runs"][1]["diverged"] and found["runs"][1]["epochs_to_goal"] is None
+    assert found["ratio"] == round(found["epochs"]["tanh"] / found["epochs"]["relu"], 2)
+    assert (tmp_path / "new" / "found.png").stat().st_size < 60_000
+
+
+def test_a_rate_is_given_up_when_it_is_behind(monkeypatch, tmp_path):
+    """The first rate needs 1.5 epochs, so no other gets more than 3."""
+    pytest.importorskip("matplotlib")
+    asked = []
+
+    def run(activation, lr, most, options):
+        asked.append(most)
+        reached = 1.5 if lr == 0.02 else None
+        return {"activation": activation, "lr": lr, "epochs_to_goal": reached, "train_error": [9.0], "diverged": False}
+
+    monkeypatch.setattr(relu_tanh, "run", run)
+    found = kept(relu_tanh.main, monkeypatch, tmp_path, "--most", "30", "--plot", str(tmp_path / "x.png"))
+    assert asked == [30, 3, 3, 3, 3] * 2 and found["ratio"] == 1.0
+
+
+def test_four_layers_have_the_same_parameters():
+    counts = [sum(p.numel() for p in relu_tanh.four_layers(name).parameters()) for name in ("relu", "tanh")]
+    assert counts == [89_578, 89_578]
+
+
+def test_augmentation(monkeypatch, tmp_path):
+    monkeypatch.setattr(augmentation, "test_members", functools.partial(augmentation.test_members, limit=40))
+    recipe = {**augmentation.RECIPE, "data": "shapes10", "model_options": {"widths": [8, 8]}, "limit": 40, "epochs": 1}
+    monkeypatch.setattr(augmentation, "RECIPE", recipe)
+    found = kept(augmentation.main, monkeypatch, tmp_path, "--nets", "2")
+    assert [run["who"] for run in found["runs"]] == ["seed 0, not augmented", "seed 0", "seed 1", "all 2"]
+    assert all(set(run["top1"]) == {"none", "flip", "ten-crop"} for run in found["runs"])
+    assert found["together"] == found["runs"][3]["top1"]["none"] and "train_error" in found["runs"][0]
+    assert found["runs"][0]["augment"] == "none" != found["runs"][1]["augment"]

@@ -331,6 +331,8 @@ def attention(q, k, v, mask=None, dropout_p=0.0, is_causal=False, scale=None):
 
 def _attentions(d: Draw):
     yield Sample(d(2, 3, 2), d(2, 4, 2), d(2, 4, 3))
+    yield Sample(d(2, 1, 3, 2), d(2, 1, 2, 2), d(2, 1, 2, 2), scale=0.7)
+    yield Sample(d(2, 3, 2), d(1, 4, 2), d(2, 4, 3))
     yield Sample(d(3, 2), d(4, 2), d(4, 2), np.array([[True, True, False, True]] * 3), scale=0.7)
     yield Sample(d(3, 2), d(4, 2), d(4, 2), d(3, 4))
     yield Sample(d(1, 2, 3, 2), d(1, 2, 3, 2), d(1, 2, 3, 2), is_causal=True)
@@ -388,7 +390,8 @@ REST = [
         _attentions,
         attention,
         torch=FN + "scaled_dot_product_attention",
-        composites=("softmax_grad",),
+        verbs=("attention",),
+        composites=("attention_grad", "softmax_grad"),
         without={"scalar": "axes are needed"},
         tolerance={"float16": (2e-2, 1e-2)},
         bad=(
@@ -412,7 +415,7 @@ REST = [
         ],
         multi_head,
         torch=_torch_multi_head,
-        composites=("softmax_grad",),
+        composites=("attention_grad", "softmax_grad"),
         without={"scalar": "axes are needed"},
         tolerance={"float32": (2e-5, 1e-5), "float16": (3e-2, 6e-2)},  # three products of width 4 in a row
         bad=(

@@ -15,6 +15,7 @@ def test_each_says_where_it_comes_from_and_is_short(name):
     path = recipes.find(name)
     source = recipes.comment(path)
     assert len(source) >= 2 and all(len(line) <= 128 for line in source)
+    assert len(source[0]) <= 92 and source[0].endswith(".")  # what `minidl recipes` prints
     assert len(path.read_text().splitlines()) < 45
 
 
@@ -73,3 +74,10 @@ def test_files_that_cannot_be_read(tmp_path):
     assert "resnet20.tml' is not known; did you mean resnet20" in fails("train", "--recipe", "resnet20.tml", "--show")
     assert "--show prints what a new run would use" in fails("train", "--show", "--resume", tmp_path)
     assert "--milestones: expected whole numbers" in fails("train", "--milestones", "3,x", "--show")
+
+
+def test_the_list(monkeypatch):
+    lines = invoke("recipes").stdout.splitlines()
+    assert [line.split()[0] for line in lines[1:]] == recipes.list_recipes()
+    (he,) = [line for line in lines if line.startswith("resnet20-he")]
+    assert he.split()[1:4] == ["resnet20", "cifar10", "164"] and he.endswith("as published")

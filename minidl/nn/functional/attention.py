@@ -37,6 +37,8 @@ def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, attn
     if query.ndim < 2 or query.shape[-1] != key.shape[-1] or key.shape[-2] != value.shape[-2]:
         raise ShapeError(f"scaled_dot_product_attention: query {query.shape}, key {key.shape}, value {value.shape}: query "
                          "and key must agree on the last axis, key and value on the one before it")
+    if attn_mask is None and not is_causal and not dropout_p and query.shape[:-2] == key.shape[:-2] == value.shape[:-2]:
+        return tensors.attention(query, key, value, scale=1 / math.sqrt(query.shape[-1]) if scale is None else scale)
     scores = matmul(query, key.mT) * (1 / math.sqrt(query.shape[-1]) if scale is None else scale)
     if is_causal:
         if attn_mask is not None:

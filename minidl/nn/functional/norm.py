@@ -13,10 +13,11 @@ from minidl.tensor import Tensor
 
 def _check_channels(name: str, x: Tensor, **vectors: Tensor | None) -> None:
     floating(name, x)
-    if x.ndim < 2:
+    channels = x.data.shape[1:2]
+    if not channels:
         raise ShapeError(f"{name}: expected (N, C, ...), found shape {x.shape}")
     for which, t in vectors.items():
-        if t is not None and t.shape != x.shape[1:2]:
+        if t is not None and t.data.shape != channels:
             raise ShapeError(f"{name}: {which} has shape {t.shape}, the input {x.shape} has {x.shape[1]} channels (axis 1); "
                              "check num_features")
 

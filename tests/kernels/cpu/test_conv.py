@@ -87,6 +87,7 @@ SHAPES = {
     "wide 13x13": ((3, 192, 13, 13), (384, 192, 3, 3), 1, 1),
     "1x1 stride 2": ((3, 64, 14, 14), (128, 64, 1, 1), 2, 0),
     "wide 7x7": ((5, 130, 7, 7), (136, 130, 3, 3), 1, 1),
+    "wider than tiles": ((2, 96, 9, 11), (88, 96, 3, 3), 1, 1),
     "wide 5x5": ((1, 136, 9, 6), (72, 136, 5, 5), 1, 2),
     "1x1 stride 3, odd": ((2, 40, 11, 13), (24, 40, 1, 1), 3, 0),
     "1x1 stride 2, no step": ((2, 16, 1, 1), (24, 16, 1, 1), 2, 0),
@@ -139,11 +140,13 @@ def test_channels_last_goes_in_and_out_without_a_copy():
 
 
 def test_what_winograd_is_for():
-    def chosen(x, w, stride=1, padding=1, transposed=False, **options):
-        return suits(conv2d_geometry(x, w, stride, padding, **options), transposed)
+    def chosen(x, w, stride=1, padding=1, transposed=False, lanes=1, **options):
+        return suits(conv2d_geometry(x, w, stride, padding, **options), transposed, lanes)
     assert chosen((8, 16, 32, 32), (16, 16, 3, 3)) is transforms.F43
     assert chosen((8, 16, 2, 2), (16, 16, 3, 3)) is transforms.F23
     assert chosen((8, 16, 27, 27), (16, 16, 5, 5), padding=2) is transforms.F25
+    assert chosen((8, 20, 8, 8), (20, 20, 5, 5), padding=2, lanes=4) is transforms.F25
+    assert chosen((8, 20, 8, 8), (20, 20, 5, 5), padding=2, lanes=16) is None
     assert chosen((8, 16, 32, 32), (16, 16, 3, 3), 2) is None
     assert chosen((8, 16, 5, 5), (16, 16, 5, 5), padding=0) is None
     assert chosen((8, 16, 32, 32), (16, 16, 7, 7)) is None

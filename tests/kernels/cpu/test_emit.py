@@ -115,16 +115,34 @@ def test_branches():
         assert (result[0], result[W]) == expected
 
 
+def test_integers_in_lanes():
+    k = fresh("bits")
+    x, y, z = k.pointer("x", W, element="i64"), k.pointer("y", W, element="i32"), k.pointer("z", W, element="i64")
+    value = k.load(x, element="i64")
+    k.store(k.convert(value, "i32") ^ k.lane_numbers(), y)
+    k.store((value >> 4) & k.lane_numbers("i64"), z)
+    numbers = np.array([-1, 2**40 + 5, 2**31, 77], np.int64)
+    low, high = np.zeros(W, np.int32), np.zeros(W, np.int64)
+    Program(k)(alone=True, x=numbers, y=low, z=high)
+    assert low.tolist() == (numbers.astype(np.int32) ^ np.arange(4, dtype=np.int32)).tolist()
+    assert high.tolist() == ((numbers >> 4) & np.arange(4)).tolist()
+
+
 def test_lanes_change_places():
-    k = fresh("permute")
-    x, y = k.pointer("x", W), k.pointer("y", W)
-    k.prefetch(x + 4096)                             # beyond the array: asking for memory touches none
-    k.store(k.permute(k.load(x), [2, 2, 0, 3]), y)
-    data, result = np.arange(W, dtype=np.float32), np.zeros(W, np.float32)
-    Program(k)(alone=True, x=data, y=result)
-    assert result.tolist() == [2, 2, 0, 3]
-    with pytest.raises(ValueError, match="lanes between 0 and 3"):
-        k.permute(k.constant(0), [0, 1, 2, 4])
+    k = fresh("shuffle")
+    source, out = k.pointer("source", W, W), k.pointer("out", W + 1, W)
+    rows = [k.load(source + i * k.bytes) for i in range(W)]
+    k.prefetch(source + 4096)                        # beyond the array: asking for memory touches none
+    for i, column in enumerate([*transpose(k, rows), k.shuffle(rows[0], rows[1], [W, 0, 2 * W - 1, 1])]):
+        k.store(column, out + i * k.bytes)
+    square, result = np.arange(W * W, dtype=np.float32).reshape(W, W), np.zeros((W + 1, W), np.float32)
+    Program(k)(source=square, out=result, alone=True)
+    np.testing.assert_array_equal(result[:W], square.T)
+    assert result[W].tolist() == [square[1, 0], square[0, 0], square[1, W - 1], square[0, 1]]
+    with pytest.raises(ValueError, match="shuffle: expected 4 lanes between 0 and 7"):
+        k.shuffle(rows[0], rows[1], [0, 1, 2, 8])
+    with pytest.raises(ValueError, match="transpose: needs 4 vectors, a power of two, found 3"):
+        transpose(k, rows[:3])
 
 
 def test_vectors():
@@ -195,6 +213,8 @@ def wrong_operands():
     yield case(lambda k, n, x: k.load(x) + k.load(x, element="double"), TypeError, "vectors of float and of double")
     yield case(lambda k, n, x: k.fma(*[k.load(x, element="i32")] * 3), TypeError, "fma: needs lanes of float or double")
     yield case(lambda k, n, x: k.convert(k.load(x), "i32"), TypeError, "cannot turn lanes of float into i32")
+    yield case(lambda k, n, x: k.load(x) ^ k.load(x), TypeError, "xor: needs lanes of integers, found float")
+    yield case(lambda k, n, x: k.load(x, element="i32") / k.load(x, element="i32"), TypeError, "div: needs lanes of float")
     yield case(lambda k, n, x: k.load(x) >> 3, TypeError, "ashr: needs lanes of integers, found float")
     yield case(lambda k, n, x: k.bits(k.load(x), "i64"), TypeError, "lanes of float and of i64 are not of one size")
     yield case(lambda k, n, x: k.store(k.load(x), x, n > 0), TypeError, "store: expected a Mask")
@@ -235,20 +255,3 @@ def test_a_launch_checks_its_arrays():
         program(x=np.ones(8), n=4)
     with pytest.raises(LaunchError, match="C-contiguous"):
         program(x=np.ones(16, np.float32)[::2], n=4)
-
-
-def test_shuffles_and_transposition():
-    k = fresh("shuffle")
-    source, out = k.pointer("source", W, W), k.pointer("out", W + 1, W)
-    rows = [k.load(source + i * k.bytes) for i in range(W)]
-    k.prefetch(source + 10**6)                       # far outside: nothing is read
-    for i, column in enumerate([*transpose(k, rows), k.shuffle(rows[0], rows[1], [W, 0, 2 * W - 1, 1])]):
-        k.store(column, out + i * k.bytes)
-    square, result = np.arange(W * W, dtype=np.float32).reshape(W, W), np.zeros((W + 1, W), np.float32)
-    Program(k)(source=square, out=result, alone=True)
-    np.testing.assert_array_equal(result[:W], square.T)
-    assert result[W].tolist() == [square[1, 0], square[0, 0], square[1, W - 1], square[0, 1]]
-    with pytest.raises(ValueError, match="shuffle: expected 4 lanes between 0 and 7"):
-        k.shuffle(rows[0], rows[1], [0, 1, 2, 8])
-    with pytest.raises(ValueError, match="transpose: needs 4 vectors, a power of two, found 3"):
-        transpose(k, rows[:3])
