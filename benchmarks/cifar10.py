@@ -51,7 +51,7 @@ def command(record: Record) -> str:
     """
     from minidl.cli.train import train
 
-    sayable = {parameter.name: parameter.opts[0] for parameter in train.params}
+    sayable = {parameter.name: (*parameter.opts[:1], *parameter.secondary_opts) for parameter in train.params}
     try:
         recipe = recipes.resolve(record["recipe"]).to_json()
     except ConfigError:
@@ -65,9 +65,9 @@ def command(record: Record) -> str:
         if name == "model_options":
             words += [word for key, option in value.items() for word in ("--model-option", f"{key}={json.dumps(option)}")]
         elif isinstance(value, bool):
-            words += [sayable[name]] if value else []
+            words += sayable[name][0 if value else -1 :][:1]
         elif value is not None:
-            words += [sayable[name], ",".join(map(str, value)) if isinstance(value, list) else str(value)]
+            words += [sayable[name][0], ",".join(map(str, value)) if isinstance(value, list) else str(value)]
     if record["options"]["threads"] != record["machine"]["cores"]:
         words += ["--threads", str(record["options"]["threads"])]
     return " ".join(words)
