@@ -33,7 +33,8 @@ def test_a_recipe_as_it_is_needs_no_options(recipe):
 
 
 @pytest.mark.parametrize("options", [
-    {"epochs": 30, "lr": 0.05, "nesterov": False}, {"milestones": [100, 200], "schedule": "step"}, {"drop_last": True}, {"tta": "shift:2"},
+    {"epochs": 30, "lr": 0.05, "nesterov": False}, {"milestones": [100, 200], "schedule": "step"},
+    {"drop_last": True}, {"tta": "shift:2"},
     {"model": "plain20", "model_options": {"width": 8}}, {"weight_decay": 1e-5, "seed": 3, "val_every": 7},
 ])  # fmt: skip
 def test_the_command_makes_the_same_run(options):
