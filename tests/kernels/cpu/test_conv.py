@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minidl.kernels import variants
-from minidl.kernels.cpu import threads, transforms
+from minidl.kernels.cpu import dispatch, threads, transforms
 from minidl.kernels.cpu.emit import Kernel
 from minidl.kernels.cpu.launch import Program
 from minidl.kernels.cpu.winograd_shapes import suits
@@ -70,6 +70,24 @@ def test_any_shape(case, precision, layout, seed):
         check()
     expected = run_all("numpy", *(a.astype(np.float64) for a in (x, w, b, gy)), geom)
     assert_near(got, expected, TOLERANCE[precision])
+
+
+@settings(deadline=None, max_examples=40)
+@given(case=convolutions(), layout=layouts, seed=seeds)
+def test_columns_and_back(case, layout, seed):
+    geom = conv2d_geometry(*case)
+    rng = np.random.default_rng(seed)
+    x = arrange(rng.standard_normal(case[0]).astype(np.float32), layout)
+    gcols = rng.standard_normal((geom.N, geom.C * geom.kh * geom.kw, geom.out_h * geom.out_w)).astype(np.float32)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dispatch, "LARGE", 1)
+        check = guard_bands(patch)
+        cols, back = variants("im2col")["vector"](x, geom), variants("col2im")["vector"](arrange(gcols, layout), geom)
+        if x.size and cols.size:
+            check()
+    np.testing.assert_array_equal(cols, variants("im2col")["numpy"](x, geom))
+    # Up to 49 numbers of order one, added in float32.
+    np.testing.assert_allclose(back, variants("col2im")["numpy"](gcols.astype(np.float64), geom), rtol=1e-5, atol=2e-5)
 
 
 SHAPES = {
