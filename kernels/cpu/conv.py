@@ -10,7 +10,10 @@ from minidl.kernels.cpu import direct, engine, grouped, memory, shallow, winogra
 from minidl.kernels.cpu.direct import operand
 from minidl.kernels.cpu.dispatch import takes_conv2d, takes_conv2d_input_grad, takes_conv2d_weight_grad, vector
 from minidl.kernels.cpu.layout import channels_first, channels_last
+from minidl.kernels.cpu.im2col import col2im, im2col
 from minidl.kernels.cpu.plans import forward_plan, input_grad_plan
+
+__all__ = ["col2im", "conv2d", "conv2d_input_grad", "conv2d_weight_grad", "im2col"]
 
 
 def _groups(geom: Any) -> Iterator[tuple[int, int, int, int]]:
@@ -54,7 +57,8 @@ def conv2d(x: Any, w: Any, b: Any, geom: Any, precision: str = "fast", relu: boo
             if form:
                 winograd.convolve(_shape(geom), form, source, filters, bias, target, False, relu)
             else:
-                direct.convolve(forward_plan(_any_batch(geom)), source, filters, bias, target, False, relu)
+                dense, source = direct.thinned(geom, source)
+                direct.convolve(forward_plan(_any_batch(dense)), source, filters, bias, target, False, relu)
     return channels_first(y)
 
 
@@ -85,12 +89,13 @@ def conv2d_weight_grad(gy: Any, x: Any, geom: Any, precision: str = "fast") -> A
     elif shallow.suits(geom):
         shallow.weight_gradient(geom._replace(N=len(x)), x, channels_last(gy), gw)
     else:
-        images, gradients = channels_last(x), channels_last(gy)
         form = winograd_shapes.suits(geom, lanes=engine.host_isa().width) if precision == "fast" else None
+        geom, images, gradients = direct.merged(geom, channels_last(x), channels_last(gy))
         for c, inputs, o, outputs in _groups(geom):
             source, gradient, result = operand(images, c, inputs), operand(gradients, o, outputs), gw[o : o + outputs]
             if form:
                 winograd_grad.weight_gradient(_shape(geom), form, source, gradient, result)
             else:
-                direct.weight_gradient(forward_plan(_any_batch(geom)), source, gradient, result)
+                dense, source = direct.thinned(geom, source)
+                direct.weight_gradient(forward_plan(_any_batch(dense)), source, gradient, result)
     return gw

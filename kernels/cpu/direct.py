@@ -15,12 +15,15 @@ from minidl.kernels.cpu import engine, memory, threads
 from minidl.kernels.cpu.emit import Kernel, Pointer, Vector
 from minidl.kernels.cpu.engine import ISA
 from minidl.kernels.cpu.launch import Launch, program
-from minidl.kernels.cpu.packing import pack_filters, pack_rows, unpack_gradient
+from minidl.kernels.cpu.packing import pack_filters, pack_pixels, pack_rows, unpack_gradient
 from minidl.kernels.cpu.plans import Plan
 from minidl.kernels.cpu.tiles import accumulate_taps, accumulators, choose_tile, correlate
 
 STRIP_BYTES = 192 << 10                              # of packed input: a part of a core's L2 cache
+BOTH_BYTES = 384 << 10                               # of packed input and gradient
+MOST_BYTES = 2 << 20                                 # of the same, where there are many partial sums
 PARTIAL_BYTES = 5 << 19                              # of partial weight gradients: they are written, read and added up
+MANY_WEIGHTS = 1 << 18
 PARTS = 16                                           # at most so many: fixed, so that sums do not depend on the threads
 # What a result is at least: nothing, or 0 after a ReLU.  A run-time number, so that there is one kernel for both.
 FLOOR = {relu: np.array([0 if relu else -np.inf], np.float32) for relu in (False, True)}
@@ -115,6 +118,8 @@ def direct_weight_grad(
     k.integer("threads_most")
     packed = scratch + k.thread * scratch_size * 4
     line = phases * packed_width * k.bytes
+    panels = packed + k.ceil_div(channels, k.width) * packed_rows * line
+    panel = (strip * columns * wide + k.width) * 4               # not a multiple of 4 KB, which would share cache lines
     block_bytes = padded * (4 * wide)
     tap_bytes = blocks * block_bytes
     with k.parallel(parts * groups) as task:
@@ -127,16 +132,17 @@ def direct_weight_grad(
         with k.loop(part * images // parts, (part + 1) * images // parts) as image, k.loop(0, rows, strip) as low:
             pack_rows(k, ragged_in, x + image * image_size * 4 + x_first, height, width, x_pixel, channels,
                       low * row_step - top, packed_rows, left, phases, packed, packed_width)
-            gradient = g + (image * result_size * 4 + low * columns * g_pixel + g_first)
             high = k.minimum(strip, rows - low)
+            gradient = g + (image * result_size * 4 + low * columns * g_pixel + g_first)
+            pack_pixels(k, ragged_out, gradient + first_block * (4 * wide), high * columns, g_pixel,
+                        outputs - first_block * wide, (end_block - first_block) * vectors, vectors, panels, panel)
             with k.loop(first_block, end_block) as block, k.loop(0, all_taps, taps_at_once) as tap:
-                mask = k.first_lanes(outputs - block * wide - (vectors - 1) * k.width) if ragged_out else None
                 offsets = [k.load_integer(taps + (tap + t) * 8) for t in range(taps_at_once)]
                 with k.loop(0, channels, tile_channels) as c:
                     source = packed + c // k.width * (packed_rows * line) + c % k.width * 4
-                    correlate(k, offsets, tile_channels, vectors, source, row_step * line, gradient + block * (4 * wide),
-                              columns * g_pixel, g_pixel, k.bytes, high, columns,
-                              mine + tap * tap_bytes + block * block_bytes + c * (4 * wide), tap_bytes, mask)
+                    correlate(k, offsets, tile_channels, vectors, source, row_step * line,
+                              panels + (block - first_block) * panel, columns * (4 * wide), 4 * wide, k.bytes, high, columns,
+                              mine + tap * tap_bytes + block * block_bytes + c * (4 * wide), tap_bytes)
     return k
 
 
@@ -176,12 +182,15 @@ class _Strips(NamedTuple):
 
 
 @functools.lru_cache(512)
-def _strips(plan: Plan, channels: int, width: int, least: int) -> _Strips:
-    """Strips that fit the cache, and at least ``least`` of them if there are rows enough."""
+def _strips(plan: Plan, channels: int, width: int, least: int, room: int = STRIP_BYTES, beside: int = 0) -> _Strips:
+    """Strips that fit ``room`` bytes, and at least ``least`` of them if there are rows enough.
+
+    ``beside``: floats per row of results that lie there, too.
+    """
     rows = max(job.rows for job in plan.jobs)
     extent = 1 + max((tap.row for job in plan.jobs for tap in job.taps), default=0)
     line = -(-channels // width) * plan.phases * plan.packed_width * width       # floats of one packed row
-    fit = max(1, (STRIP_BYTES // (4 * line) - extent) // plan.row_step + 1)
+    fit = max(1, (room // 4 - (extent - plan.row_step) * line) // (plan.row_step * line + beside))
     strip = min(rows, fit, max(1, -(-rows // least)))
     packed_rows = (strip - 1) * plan.row_step + extent
     return _Strips(strip, packed_rows, packed_rows * line)
@@ -287,21 +296,24 @@ def _weight_gradient(plan: Plan, x: Channels, g: Channels, images: int, most: in
     tall = -(-g.size // isa.width)
     taps_at_once, tile_channels, vectors = _gradient_tile(isa, len(job.taps), x.size, tall)
     blocks, padded = tall // vectors, -(-x.size // isa.width) * isa.width
-    strips = _strips(plan, x.size, isa.width, 1)
     taps, _, _ = _tables(plan, 4 * isa.width, g.of)
     real, taps = len(taps), np.pad(taps, (0, -len(taps) % taps_at_once))
     size = len(taps) * blocks * padded * vectors * isa.width
     parts = parts_for(images, size)
+    # Every strip reads and writes all partial sums: where those leave the cache, so may the strip.
+    room = max(BOTH_BYTES, min(2 * size, MOST_BYTES))
+    strips = _strips(plan, x.size, isa.width, 1, room, job.columns * tall * isa.width)
+    scratch = strips.scratch + blocks * (strips.strip * job.columns * vectors + 1) * isa.width
     run = direct_weight_grad(taps_at_once, tile_channels, vectors, x.size % isa.width > 0, g.size % isa.width > 0).prepare(
         images=images, image_size=x.image_size, x_first=4 * x.first, x_pixel=x.pixel_bytes, channels=x.size, padded=padded,
         height=plan.height, width=plan.width, top=plan.top, left=plan.left, phases=plan.phases,
         packed_width=plan.packed_width, row_step=plan.row_step, result_size=g.image_size, g_first=4 * g.first,
         g_pixel=g.pixel_bytes, outputs=g.size, blocks=blocks, rows=job.rows, columns=job.columns, all_taps=len(taps),
         parts=parts, strip=strips.strip, packed_rows=strips.packed_rows, groups=1 if parts >= most else min(blocks, most),
-        scratch_size=strips.scratch, threads_most=most)
+        scratch_size=scratch, threads_most=most)
     unpack = unpack_gradient(vectors).prepare(parts=parts, taps=real, all_taps=len(taps), blocks=blocks, padded=padded,
                                               channels=x.size, lanes=g.size)
-    return _WeightGradient(run, unpack, parts * size, most * strips.scratch, taps)
+    return _WeightGradient(run, unpack, parts * size, most * scratch, taps)
 
 
 def weight_gradient(plan: Plan, x: Operand, g: Operand, gw: np.ndarray) -> None:
@@ -310,6 +322,24 @@ def weight_gradient(plan: Plan, x: Operand, g: Operand, gw: np.ndarray) -> None:
     partial = memory.scratch("partial", c.partial)
     c.run(x=x.array, g=g.array, partial=partial, taps=c.taps, scratch=memory.scratch("packed", c.scratch))
     c.unpack(partial=partial, gw=gw)
+
+
+def thinned(geom: Any, x: Operand) -> tuple[Any, Operand]:
+    """A 1x1 convolution that skips pixels as one that visits all: a pixel then is s pixels of a row, an image's row s rows."""
+    (sh, sw) = geom.stride
+    if (geom.kh, geom.kw, geom.padding) != (1, 1, (0, 0, 0, 0)) or sh != sw or sh == 1:
+        return geom, x
+    return geom._replace(H=geom.out_h, stride=(1, 1)), x._replace(channels=x.channels._replace(of=sh * x.channels.of))
+
+
+def merged(geom: Any, x: np.ndarray, g: np.ndarray) -> tuple[Any, np.ndarray, np.ndarray]:
+    """A 1x1 convolution with many weights: its pixels as those of one image with a row per image, so that strips may be long."""
+    pointwise = (geom.kh, geom.kw, geom.stride, geom.padding) == (1, 1, (1, 1), (0, 0, 0, 0)) and geom.out_h == geom.H
+    if not pointwise or geom.out_w != geom.W or geom.groups > 1 or geom.C * geom.O < MANY_WEIGHTS:
+        return geom, x, g
+    n, pixels = len(x), geom.H * geom.W
+    one = geom._replace(N=1, H=n, W=pixels, out_h=n, out_w=pixels)
+    return one, x.reshape(1, n, pixels, geom.C), g.reshape(1, n, pixels, geom.O)
 
 
 def _gradient_tile(isa: ISA, taps: int, channels: int, tall: int) -> tuple[int, int, int]:

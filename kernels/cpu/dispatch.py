@@ -5,6 +5,7 @@ where kernels cannot be compiled at all.  The conditions:
 
 =========================  =====================================================================================
 conv2d and its gradients   float32; any stride, padding, dilation, groups and number of channels
+im2col, col2im             float32, LARGE elements or more; what is not (N, C, H, W) in memory is copied
 batch_norm* and gradients  float32, COSTLY elements or more
 relu, relu_grad, add,      float32, equal shapes, LARGE elements or more
 tanh_grad
@@ -93,6 +94,14 @@ def takes_conv2d_input_grad(gy: Any, w: Any, geom: Any, precision: str = "fast")
 
 def takes_conv2d_weight_grad(gy: Any, x: Any, geom: Any, precision: str = "fast") -> bool:
     return all_float32(gy, x)
+
+
+def takes_im2col(x: Any, geom: Any) -> bool:
+    return x.dtype == FLOAT32 and x.size * geom.kh * geom.kw >= LARGE
+
+
+def takes_col2im(cols: Any, geom: Any) -> bool:
+    return cols.dtype == FLOAT32 and cols.size >= LARGE
 
 
 def takes_batch_norm(x: Any, w: Any, b: Any, eps: float) -> bool:

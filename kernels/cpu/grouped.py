@@ -21,13 +21,12 @@ from minidl.kernels.cpu.direct import padded_bias, parts_for
 from minidl.kernels.cpu.emit import Int, Kernel, Mask, Pointer
 from minidl.kernels.cpu.engine import ISA
 from minidl.kernels.cpu.launch import Launch, program
-from minidl.kernels.cpu.packing import zero
+from minidl.kernels.cpu.packing import AHEAD, zero
 from minidl.kernels.cpu.plans import Plan
 from minidl.kernels.cpu.tiles import accumulators
 
 SIZES = (1, 2, 4, 8)                                 # channels of a group that these kernels take
 STRIP_BYTES = 320 << 10                              # of packed input: a part of a core's L2 cache
-AHEAD = 32                                           # so many pixels ahead memory is asked for: its own prefetching stops at pages
 _JOB = 5                                             # integers per job in its table
 
 

@@ -17,7 +17,7 @@ from minidl.kernels.cpu.direct import FLOOR, at_least, padded_bias, parts_for, s
 from minidl.kernels.cpu.emit import Int, Kernel, Pointer, Vector
 from minidl.kernels.cpu.engine import ISA
 from minidl.kernels.cpu.launch import Launch, program
-from minidl.kernels.cpu.packing import zero
+from minidl.kernels.cpu.packing import AHEAD, zero
 from minidl.kernels.cpu.tiles import accumulate_taps, choose_tile
 
 MOST_CHANNELS = 8                                    # beyond, half a vector is in use and direct.py's tiles are as good
@@ -127,6 +127,8 @@ def shallow_weight_grad(isa: ISA, offsets: tuple[int, ...], together: int, vecto
                 def pixel(state: list[Any], last: Any = last) -> list[Any]:
                     sums, sources, g = state[:held], state[held:-1], state[-1]
                     values = [k.load(g + v * k.bytes, last if v == vectors - 1 else None) for v in range(vectors)]
+                    for v in range(vectors):         # the first of many passes over gy waits for memory
+                        k.prefetch(g + (outputs * (4 * AHEAD) + v * k.bytes))
                     result: list[Vector] = []
                     for source in sources:
                         for offset in offsets:

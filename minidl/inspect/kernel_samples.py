@@ -230,24 +230,6 @@ def _attention(verb: str) -> Callable[[], Sample]:
         if verb == "attention_grad":
             weights = minidl.kernels.lookup("attention")(q, k, v, scale)[1]
             return Sample(what, (gy, q, k, v, weights, scale), flop=2 * flop)
-        return Sample(what, (q, k, v, scale), flop=flop,
-                      torch=lambda t, q, k, v, scale: lambda: t.nn.functional.scaled_dot_product_attention(q, k, v, scale=scale))  # fmt: skip
-
-    return make
-
-
-def _attention(verb: str) -> Callable[[], Sample]:
-    """A forward product is two of matrices; the backward pass is four."""
-
-    def make() -> Sample:
-        n, length, width = TOKENS
-        size = width // HEADS
-        q, k, v, gy = (_draw(n, length, HEADS, size).transpose(0, 2, 1, 3) for _ in range(4))
-        scale, flop = size**-0.5, 4.0 * n * length**2 * width
-        what = f"{HEADS} heads of {_times(n, length, size)}"
-        if verb == "attention_grad":
-            weights = minidl.kernels.lookup("attention")(q, k, v, scale)[1]
-            return Sample(what, (gy, q, k, v, weights, scale), flop=2 * flop)
 
         def theirs(t: Any, q: Any, k: Any, v: Any, scale: float) -> Call:
             return lambda: t.nn.functional.scaled_dot_product_attention(q, k, v, scale=scale)
