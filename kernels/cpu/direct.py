@@ -220,13 +220,13 @@ class _Convolution(NamedTuple):
     bias: int
     scratch: int
     taps: np.ndarray
-    weights: np.ndarray
+    places: np.ndarray
     jobs: np.ndarray
 
 
 @functools.lru_cache(512)
 def _convolution(
-    plan: Plan, x: Channels, y: Channels, images: int, steps: tuple[int, int], w_size: int, most: int
+    plan: Plan, x: Channels, y: Channels, images: int, steps: tuple[int, int], w_taps: int, w_size: int, most: int
 ) -> _Convolution:
     """``steps``: floats of w from one output lane to the next, and from one summed channel to the next."""
     isa = engine.host_isa()
@@ -236,8 +236,10 @@ def _convolution(
     strips = _strips(plan, x.size, isa.width, -(-2 * most // images))
     count = -(-max(job.rows for job in plan.jobs) // strips.strip)
     taps, weights, jobs = _tables(plan, 4 * isa.width, y.of)
-    pack = pack_filters(vectors).prepare(taps=len(taps), blocks=blocks, channels=x.size, lanes=y.size, lane_step=steps[0],
-                                         channel_step=steps[1], w_size=w_size)
+    places = np.full(w_taps, -1, np.int64)           # of the numbers of a filter among the packed taps
+    places[weights] = np.arange(len(weights))
+    pack = pack_filters(vectors, w_taps).prepare(taps=len(taps), blocks=blocks, channels=x.size, lanes=y.size,
+                                                 lane_step=steps[0], channel_step=steps[1], w_size=w_size)
     step_h, step_w = plan.out_step
     run = direct(pixels, vectors, x.size % isa.width > 0, y.size % isa.width > 0).prepare(
         images=images, image_size=x.image_size, x_first=4 * x.first, x_pixel=x.pixel_bytes, channels=x.size,
@@ -247,7 +249,7 @@ def _convolution(
         job_count=len(jobs), strips=count, strip=strips.strip, packed_rows=strips.packed_rows,
         groups=1 if images * count >= most else min(blocks, most), scratch_size=strips.scratch, all_taps=len(taps),
         threads_most=most)
-    return _Convolution(pack, run, len(taps) * blocks * x.size * wide, blocks * wide, most * strips.scratch, taps, weights, jobs)
+    return _Convolution(pack, run, len(taps) * blocks * x.size * wide, blocks * wide, most * strips.scratch, taps, places, jobs)
 
 
 def filter_steps(w: np.ndarray, transposed: bool) -> tuple[int, int]:
@@ -267,9 +269,10 @@ def padded_bias(bias: np.ndarray | None, size: int) -> np.ndarray:
 def convolve(plan: Plan, x: Operand, w: np.ndarray, bias: np.ndarray | None, y: Operand, transposed: bool,
              relu: bool = False) -> None:
     """Write the plan's outputs into y.  ``w`` is the group's (O, C, kh, kw); ``transposed`` swaps the roles of O and C."""
-    c = _convolution(plan, x.channels, y.channels, len(x.array), filter_steps(w, transposed), w.size, threads.get_num_threads())
+    c = _convolution(plan, x.channels, y.channels, len(x.array), filter_steps(w, transposed), w[0, 0].size, w.size,
+                     threads.get_num_threads())
     filters = memory.scratch("filters", c.filters)
-    c.pack(w=w, offsets=c.weights, packed=filters)
+    c.pack(w=w, places=c.places, packed=filters)
     c.run(x=x.array, y=y.array, filters=filters, floor=FLOOR[relu], bias=padded_bias(bias, c.bias), taps=c.taps, jobs=c.jobs,
           scratch=memory.scratch("packed", c.scratch))
 
