@@ -9,8 +9,8 @@ import numpy as np
 from minidl.kernels.cpu import direct, engine, grouped, memory, shallow, winograd, winograd_grad, winograd_shapes
 from minidl.kernels.cpu.direct import operand
 from minidl.kernels.cpu.dispatch import takes_conv2d, takes_conv2d_input_grad, takes_conv2d_weight_grad, vector
-from minidl.kernels.cpu.layout import channels_first, channels_last
 from minidl.kernels.cpu.im2col import col2im, im2col
+from minidl.kernels.cpu.layout import channels_first, channels_last
 from minidl.kernels.cpu.plans import forward_plan, input_grad_plan
 
 __all__ = ["col2im", "conv2d", "conv2d_input_grad", "conv2d_weight_grad", "im2col"]
