@@ -146,6 +146,8 @@ _SPECS = (
                _WIDE, SUMS, _NORM),
     KernelSpec("batch_norm_inference", "norm", "(x (N,C,...), w, b, mean (C,), var (C,), eps) -> y",
                "(x-mean)/sqrt(var+eps)*w + b with given statistics", _OWN, SUMS, _NORM),
+    KernelSpec("batch_norm_relu_inference", "norm", "(x (N,C,...), w, b, mean (C,), var (C,), residual (as x)|None, eps) -> y",
+               "y = max(batch_norm_inference(x, w, b, mean, var) + residual, 0), in one pass", _OWN, SUMS, _NORM),
     KernelSpec("layer_norm", "norm", "(x (*outer,*inner), w (inner)|None, b|None, ndim, eps) -> (y, mean, invstd)",
                "normalised over the last ndim axes; mean and invstd have shape (*outer, 1, ...)", _WIDE, SUMS, _NORM),
     KernelSpec("layer_norm_grad", "norm", "(gy, x, w, mean, invstd, ndim) -> (gx, gw (inner), gb (inner))",

@@ -352,11 +352,12 @@ def _gradient_tile(isa: ISA, taps: int, channels: int, tall: int) -> tuple[int, 
     """
     room, found = accumulators(isa), []
     for vectors in (1, 2) if tall % 2 == 0 else (1,):
-        most = min(isa.width, room // vectors)
-        tile_channels = channels if channels <= most else max(n for n in range(1, most + 1) if isa.width % n == 0)
-        for together in range(1, 9):                 # each tap keeps an address in a register
-            sums = together * tile_channels * vectors
-            if sums <= room:
-                useful = taps / (-(-taps // together) * together)
-                found.append((min(sums, 16) * useful, vectors, -together, (together, tile_channels, vectors)))
-    return max(found)[-1]
+        for tile_channels in (n for n in range(1, min(isa.width, room) + 1) if isa.width % n == 0 or n == channels):
+            for together in range(1, 9):             # each tap keeps an address in a register
+                sums, loads = together * tile_channels * vectors, together * tile_channels + vectors
+                if sums <= room:
+                    # Products and loads (two of each a cycle), or the latency of few sums; and some steps per pixel.
+                    cycles = max(sums, loads, 9) + 2
+                    computed = -(-taps // together) * together * -(-channels // tile_channels) * tile_channels
+                    found.append((cycles / sums * computed, together, (together, tile_channels, vectors)))
+    return min(found)[-1]

@@ -124,6 +124,10 @@ def takes_batch_norm_inference(x: Any, w: Any, b: Any, mean: Any, var: Any, eps:
     return all_float32(x, w, b, mean, var) and x.size >= COSTLY
 
 
+def takes_batch_norm_relu_inference(x: Any, w: Any, b: Any, mean: Any, var: Any, residual: Any, eps: float) -> bool:
+    return all_float32(x, w, b, mean, var, residual) and x.size >= COSTLY
+
+
 def takes_relu(x: Any) -> bool:
     return x.dtype == FLOAT32 and x.size >= LARGE
 

@@ -338,7 +338,8 @@ def _weight_gradient(plan: Plan, size: int, channels: int, images: int, kernel_w
         images=images, image_size=plan.height * plan.width * channels, height=plan.height, width=plan.width,
         channels=channels, blocks=blocks, top=plan.top, left=plan.left, packed_width=layout.columns, row_step=plan.row_step,
         result_size=job.rows * job.columns * channels, rows=job.rows, columns=job.columns, sets=sets, parts=parts,
-        strip=layout.strip, packed_rows=layout.rows, unit=layout.unit, plane=layout.plane, scratch_size=layout.scratch, threads_most=most)
+        strip=layout.strip, packed_rows=layout.rows, unit=layout.unit, plane=layout.plane,
+        scratch_size=layout.scratch, threads_most=most)
     bases = np.array(firsts, np.int64) * (4 * isa.width * size)
     return _WeightGradient(run, bases, (parts, blocks, len(places), size, isa.width), most * layout.scratch)
 

@@ -1,7 +1,7 @@
 """Windows as columns, and back: im2col and its transpose col2im, for those who want the matrix itself.
 
-A column's row (c, u, v) is channel c of the image, shifted by the position (u, v) of the filter: copying it is a walk along rows of
-pixels, and adding it back the same walk the other way.
+Row (c, u, v) of the columns is channel c of the image, shifted by the position (u, v) of the filter: copying it is a walk along
+rows of pixels, and adding it back the same walk the other way.
 """
 from __future__ import annotations
 
@@ -63,7 +63,10 @@ def take_columns(isa: ISA, stride: int) -> Kernel:
                         k.copy_float(source + j * (4 * stride), to + j * 4)
                 _fill(k, target + high * 4, s.out_width - high)
 
-            k.either((row >= 0) & (row < s.height), inside, lambda target=target: _fill(k, target, s.out_width))
+            def outside(target: Pointer = target) -> None:
+                _fill(k, target, s.out_width)
+
+            k.either((row >= 0) & (row < s.height), inside, outside)
     return k
 
 

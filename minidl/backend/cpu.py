@@ -122,7 +122,7 @@ def _add(a: Array, b: Array) -> Array:
 
 
 def _tanh(x: Array) -> Array:
-    return lookup("tanh", "cpu")(x) if x.size >= FEW and x.dtype.kind == "f" else np.tanh(x, out=...)
+    return lookup("tanh", "cpu")(x) if x.size >= LARGE and x.dtype.kind == "f" else np.tanh(x, out=...)
 
 
 def _count_of_a_sole_owner() -> int:

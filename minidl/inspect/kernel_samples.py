@@ -163,12 +163,15 @@ def _batch_norm(verb: str) -> Callable[[], Sample]:
             "batch_norm": (x, w, b, EPS), "batch_norm_grad": (gy, x, w, mean, invstd),
             "batch_norm_inference": (x, w, b, mean, invstd, EPS), "batch_norm_relu": (x, w, b, None, EPS),
             "batch_norm_relu_grad": (gy, x, w, b, y, mean, invstd, False),
+            "batch_norm_relu_inference": (x, w, b, mean, invstd, y, EPS),
         }  # fmt: skip
         theirs: dict[str, Callable[..., Call]] = {
             "batch_norm": lambda t, x, w, b, _: lambda: t.ops.aten.native_batch_norm(x, w, b, None, None, True, 0.1, EPS),
             "batch_norm_grad": lambda t, gy, x, w, m, s: lambda: t.ops.aten.native_batch_norm_backward(
                 gy, x, w, None, None, m, s, True, EPS, [True, True, True]),
             "batch_norm_inference": lambda t, x, w, b, m, v, _: lambda: t.nn.functional.batch_norm(x, m, v, w, b),
+            "batch_norm_relu_inference": lambda t, x, w, b, m, v, r, _: lambda: t.relu_(
+                t.nn.functional.batch_norm(x, m, v, w, b).add_(r)),
             "batch_norm_relu": lambda t, x, w, b, *_: lambda: t.relu_(
                 t.ops.aten.native_batch_norm(x, w, b, None, None, True, 0.1, EPS)[0]),
         }  # fmt: skip
@@ -283,7 +286,8 @@ SAMPLES: dict[str, Callable[[], Sample]] = {
     **{verb: _adaptive(verb) for verb in (
         "adaptive_avg_pool2d", "adaptive_avg_pool2d_grad", "adaptive_max_pool2d", "adaptive_max_pool2d_grad")},
     **{verb: _batch_norm(verb) for verb in (
-        "batch_norm", "batch_norm_grad", "batch_norm_relu", "batch_norm_relu_grad", "batch_norm_inference")},
+        "batch_norm", "batch_norm_grad", "batch_norm_relu", "batch_norm_relu_grad", "batch_norm_inference",
+        "batch_norm_relu_inference")},
     **{verb: _layer_norm(verb) for verb in ("layer_norm", "layer_norm_grad")},
     **{verb: _group_norm(verb) for verb in ("group_norm", "group_norm_grad")},
     "local_response_norm": _on_maps(1, lambda t, x, *o: lambda: t.nn.functional.local_response_norm(x, *o), 5, 1e-4, 0.75, 2.0),

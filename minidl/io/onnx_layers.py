@@ -143,6 +143,14 @@ def _batch_norm_inference(
     return g.op("BatchNormalization", x, w, b, mean, var, epsilon=float(eps))
 
 
+@rule("batch_norm_relu_inference")
+def _batch_norm_relu_inference(
+    g: Graph, x: Value, w: Value | None, b: Value | None, mean: Value, var: Value, residual: Value | None, *, eps: float
+) -> str:
+    y = _batch_norm_inference(g, x, w, b, mean, var, eps=eps)
+    return g.op("Relu", y if residual is None else g.op("Add", y, residual))
+
+
 @rule("batch_norm")
 def _batch_norm(g: Graph, x: Value, w: Value | None, b: Value | None, *, eps: float) -> list[str | None]:
     """With the statistics of the batch: a layer without running ones."""

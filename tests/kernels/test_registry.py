@@ -124,11 +124,11 @@ def test_an_unknown_device_lists_the_devices():
 
 def test_the_environment(environment):
     environment("conv2d=reference, softmax = numpy")
-    assert chosen() == "reference" and chosen("softmax") == "numpy" and chosen("dropout") == "numpy"
+    assert chosen() == "reference" and chosen("softmax") == "numpy" and chosen("embedding") == "numpy"
     with kernels.use(conv2d="numpy"):
         assert chosen() == "numpy"
     environment("reference")
-    assert chosen("dropout") == "reference"
+    assert chosen("embedding") == "reference"
 
 
 @pytest.mark.parametrize("text", ["conv2d=fast", "conv9d=numpy", "fast", "conv2d="])
