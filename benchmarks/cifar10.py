@@ -51,7 +51,7 @@ def command(record: Record) -> str:
     """
     from minidl.cli.train import train
 
-    sayable = {parameter.name: parameter.opts[0] for parameter in train.params}
+    sayable = {parameter.name: (*parameter.opts[:1], *parameter.secondary_opts) for parameter in train.params}
     try:
         recipe = recipes.resolve(record["recipe"]).to_json()
     except ConfigError:
@@ -65,9 +65,9 @@ def command(record: Record) -> str:
         if name == "model_options":
             words += [word for key, option in value.items() for word in ("--model-option", f"{key}={json.dumps(option)}")]
         elif isinstance(value, bool):
-            words += [sayable[name]] if value else []
+            words += sayable[name][0 if value else -1 :][:1]
         elif value is not None:
-            words += [sayable[name], ",".join(map(str, value)) if isinstance(value, list) else str(value)]
+            words += [sayable[name][0], ",".join(map(str, value)) if isinstance(value, list) else str(value)]
     if record["options"]["threads"] != record["machine"]["cores"]:
         words += ["--threads", str(record["options"]["threads"])]
     return " ".join(words)
@@ -153,7 +153,13 @@ def errors(folder: Path = FOLDER) -> str:
         time = duration(statistics.mean(record["seconds"] for record in group)) + slow
         rows.append([group[0]["model"], trained, tested, str(group[0]["epochs"]), time, f"`{command(group[0])}`"])
     text = markdown(["net", "training error", "test error", "epochs", "time", "command"], rows)
-    return text + (f"\n{SHARED}\n" if any("\\*" in row[4] for row in rows) else "")
+    text += f"\n{SHARED}\n" if any("\\*" in row[4] for row in rows) else ""
+    return text + picture(folder / "he-reduced.png", "Their courses: training thin, tests bold")
+
+
+def picture(path: Path, title: str) -> str:
+    """A picture among the results, as a page in docs/ shows it; nothing where there is none."""
+    return f"\n![{title}](../{path.relative_to(ROOT).as_posix()})\n" if path.is_file() else ""
 
 
 def _experiment(name: str, folder: Path) -> Record | None:
@@ -202,7 +208,7 @@ def relu_tanh(folder: Path = EXPERIMENTS) -> str:
     table = markdown(["learning rate", *(f"{lr:g}" for lr in rates)], rows)
     ratio = found["ratio"]
     told = "one of them does not get there" if ratio is None else f"tanh / ReLU, each at its best rate: {ratio:.2f}"
-    return f"{table}\n{told}; the paper: about {found['paper']:g}.\n"
+    return f"{table}\n{told}; the paper: about {found['paper']:g}.\n" + picture(folder / "relu-tanh.png", "Training errors")
 
 
 def augmentation(folder: Path = EXPERIMENTS) -> str:

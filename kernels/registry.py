@@ -170,6 +170,7 @@ def _load(family: str) -> None:
             importlib.import_module(f"minidl.kernels.cpu.{family}")
         if family in _CUDA_FAMILIES:
             importlib.import_module(f"minidl.kernels.cuda.{family}")
+        importlib.import_module("minidl.kernels.numba_loops").register_family(family)
         _loaded.add(family)
 
 

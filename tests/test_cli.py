@@ -320,3 +320,11 @@ def test_doctor():
     assert result.exit_code == 0, result.output
     for word in ("python", "numpy", "BLAS", "threads", "GPU", "kernels", "data shapes10", "run folders"):
         assert word in result.output
+
+
+def test_what_the_last_tests_found_is_told(tmp_path):
+    result = invoke("train", *TINY, "--epochs", 1, "--tta", "flip", "--train-error", "--out", tmp_path / "run")
+    assert result.exit_code == 0, result.output
+    last = result.output.splitlines()[-1]
+    assert re.match(r"test accuracy [\d.]+% \([\d.]+% averaged over views: flip\), training error [\d.]+% after", last)
+    assert [record["kind"] for record in read_metrics(tmp_path / "run" / "metrics.jsonl")][-2:] == ["epoch", "final"]

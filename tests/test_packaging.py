@@ -58,10 +58,10 @@ def test_the_console_script_exists() -> None:
 def test_files_that_are_no_code_are_installed_too() -> None:
     """Recipes and the like are read at run time; a pattern of package-data must name each of them."""
     data = project()["tool"]["setuptools"]["package-data"]
-    for package, folder in (("minidl", MINIDL), ("minidl.kernels", KERNELS)):
+    for package, folder, inside in (("minidl", MINIDL, KERNELS), ("minidl.kernels", KERNELS, None)):  # where it is installed
         named = {path for pattern in data[package] for path in folder.glob(pattern)}
-        files = {path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts}
-        assert {path for path in files if path.suffix not in (".py", ".pyc")} == named
+        files = {path for path in folder.rglob("*.*") if inside not in path.parents and path.parent.name != "__pycache__"}
+        assert {path for path in files if path.is_file() and path.suffix != ".py"} == named
 
 
 def test_version_is_one() -> None:

@@ -156,7 +156,7 @@ def main() -> None:
     question = f"How many times as many epochs does tanh need as ReLU, to {options.goal:.0%} training error?"
     common.keep(options.out, question, recipe, runs, epochs={"relu": relu, "tanh": tanh}, ratio=ratio, paper=PAPER)
     plot = options.plot or options.out.with_suffix(".png")
-    lines = [
+    lines: list[tuple[str, draw.Points, draw.Points]] = [
         (f"{name}, learning rate {leader['lr']:g}", list(enumerate(leader["train_error"], 1)), [])
         for name, leader in leaders.items()
         if leader

@@ -16,6 +16,8 @@ The kernels, by family:
   with stride 1; :mod:`winograd_grad` has the weight gradient, :mod:`winograd_shapes` what suits which shape, :mod:`transforms`
   the formulas).  They are made of :mod:`packing`, :mod:`filters` and :mod:`tiles`.
 - :mod:`norm` over :mod:`rows`, :mod:`pool`, :mod:`elementwise`, :mod:`optim`.
+- :mod:`softmax`, :mod:`loss` and :mod:`layer_norm` walk along rows with :mod:`lanes`; these, :mod:`activation` and
+  :mod:`attention` have their exponentials from :mod:`functions`.
 
 Nothing here is compiled, and llvmlite is not imported, before a kernel is first called.
 """

@@ -85,8 +85,8 @@ def _turn(k: Kernel, source: Pointer, source_row: Int, rows: Int, length: Int, t
 class _Head:
     """What both kernels are told, and where the arrays of one head lie."""
 
-    def __init__(self, k: Kernel, queries: Tile, values: Tile, ragged: bool) -> None:
-        self.k, self.score_tile, self.value_tile = k, queries, values
+    def __init__(self, k: Kernel, score_tile: Tile, value_tile: Tile, ragged: bool) -> None:
+        self.k, self.score_tile, self.value_tile = k, score_tile, value_tile
         self.images, self.heads, self.queries, self.keys, self.size = k.integers("images", "heads", "queries", "keys", "size")
         self.padded = k.integer("padded")            # floats of a row of scores: whole vectors, whole tiles
         self.line, self.row = self.padded * 4, self.heads * self.size * 4
@@ -124,15 +124,19 @@ class _Head:
         return self.k.carry(self.keys, [*state, at], body)[:-1]
 
 
+def _name(score_tile: Tile, value_tile: Tile, ragged: bool) -> str:
+    return "".join(f"_{tile.rows}x{tile.vectors}" for tile in (score_tile, value_tile)) + "_ragged" * ragged
+
+
 @program
-def attention_kernel(isa: ISA, queries: Tile, values: Tile, ragged: bool) -> Kernel:
+def attention_kernel(isa: ISA, score_tile: Tile, value_tile: Tile, ragged: bool) -> Kernel:
     """y = softmax(scale q k') v of every head; the weights are kept, a row per key."""
-    k = Kernel(f"attention_{queries.rows}x{queries.vectors}_{values.rows}x{values.vectors}" + "_ragged" * ragged, isa.width)
+    k = Kernel("attention" + _name(score_tile, value_tile, ragged), isa.width)
     q, y = k.pointers("q", "y", size=["images", "queries", "heads", "size"])
     keys, v = k.pointers("k", "v", size=["images", "keys", "heads", "size"])
     weights, scale = k.pointer("weights", "images", "heads", "keys", "padded"), k.broadcast(k.pointer("scale", 1))
     scratch = k.pointer("scratch", "threads_most", "size", "padded")
-    head = _Head(k, queries, values, ragged)
+    head = _Head(k, score_tile, value_tile, ragged)
     k.integer("threads_most")
     turned = scratch + k.thread * head.size * head.line
     with k.loop(head.size * head.score_vectors) as i:                # lanes beyond the last query stay 0
@@ -164,14 +168,14 @@ def attention_kernel(isa: ISA, queries: Tile, values: Tile, ragged: bool) -> Ker
 
 
 @program
-def attention_grad_kernel(isa: ISA, queries: Tile, values: Tile, ragged: bool) -> Kernel:
+def attention_grad_kernel(isa: ISA, score_tile: Tile, value_tile: Tile, ragged: bool) -> Kernel:
     """gv = weights' g; gs = scale weights (g v' - the mean that the weights give it); gq = gs k; gk = gs' q."""
-    k = Kernel(f"attention_grad_{queries.rows}x{queries.vectors}_{values.rows}x{values.vectors}" + "_ragged" * ragged, isa.width)
+    k = Kernel("attention_grad" + _name(score_tile, value_tile, ragged), isa.width)
     g, q, gq = k.pointers("g", "q", "gq", size=["images", "queries", "heads", "size"])
     keys, v, gk, gv = k.pointers("k", "v", "gk", "gv", size=["images", "keys", "heads", "size"])
     weights, scale = k.pointer("weights", "images", "heads", "keys", "padded"), k.broadcast(k.pointer("scale", 1))
     scratch = k.pointer("scratch", "threads_most", lambda n: n["size"] + n["keys"], "padded")
-    head = _Head(k, queries, values, ragged)
+    head = _Head(k, score_tile, value_tile, ragged)
     k.integer("threads_most")
     turned = scratch + k.thread * (head.size + head.keys) * head.line
     slopes = turned + head.size * head.line
@@ -201,7 +205,7 @@ def attention_grad_kernel(isa: ISA, queries: Tile, values: Tile, ragged: bool) -
 
 
 # ------------------------------------------------------------------------------------------------------------ launch code
-def _tiles(isa: ISA, queries: int, keys: int, size: int) -> tuple[Tile, Tile, int]:
+def tiles_for(isa: ISA, queries: int, keys: int, size: int) -> tuple[Tile, Tile, int]:
     """The tiles of scores and of values, and how many floats a row of scores takes."""
     most = accumulators(isa)
     tall, wide = -(-queries // isa.width), -(-size // isa.width)
@@ -224,7 +228,7 @@ class _Plan(NamedTuple):
 @functools.lru_cache(512)
 def _plan(images: int, heads: int, queries: int, keys: int, size: int, most: int) -> _Plan:
     isa = engine.host_isa()
-    scores, values, padded = _tiles(isa, queries, keys, size)
+    scores, values, padded = tiles_for(isa, queries, keys, size)
     integers = {"images": images, "heads": heads, "queries": queries, "keys": keys, "size": size, "padded": padded,
                 "threads_most": most}
     forward, backward = (build(scores, values, size % isa.width > 0).prepare(**integers)

@@ -9,8 +9,11 @@ import numpy as np
 from minidl.kernels.cpu import direct, engine, grouped, memory, shallow, winograd, winograd_grad, winograd_shapes
 from minidl.kernels.cpu.direct import operand
 from minidl.kernels.cpu.dispatch import takes_conv2d, takes_conv2d_input_grad, takes_conv2d_weight_grad, vector
+from minidl.kernels.cpu.im2col import col2im, im2col
 from minidl.kernels.cpu.layout import channels_first, channels_last
 from minidl.kernels.cpu.plans import forward_plan, input_grad_plan
+
+__all__ = ["col2im", "conv2d", "conv2d_input_grad", "conv2d_weight_grad", "im2col"]
 
 
 def _groups(geom: Any) -> Iterator[tuple[int, int, int, int]]:
@@ -37,12 +40,14 @@ def _transposed_shape(geom: Any) -> winograd_shapes.Shape:
 
 
 @vector("conv2d", takes_conv2d)
-def conv2d(x: Any, w: Any, b: Any, geom: Any, precision: str = "fast") -> Any:
+def conv2d(x: Any, w: Any, b: Any, geom: Any, precision: str = "fast", relu: bool = False) -> Any:
     y = memory.empty((len(x), geom.out_h, geom.out_w, geom.O))
     if y.size and grouped.suits(geom):
         grouped.convolve(forward_plan(_any_batch(geom)), channels_last(x), np.ascontiguousarray(w), b, y, False)
+        if relu:
+            np.maximum(y, 0, out=y)
     elif y.size and shallow.suits(geom):
-        shallow.convolve(geom._replace(N=len(x)), x, w, b, y)
+        shallow.convolve(geom._replace(N=len(x)), x, w, b, y, relu)
     elif y.size:
         w, images = np.ascontiguousarray(w), channels_last(x)
         form = winograd_shapes.suits(geom) if precision == "fast" else None
@@ -50,9 +55,10 @@ def conv2d(x: Any, w: Any, b: Any, geom: Any, precision: str = "fast") -> Any:
             source, target, filters = operand(images, c, inputs), operand(y, o, outputs), w[o : o + outputs]
             bias = None if b is None else b[o : o + outputs]
             if form:
-                winograd.convolve(_shape(geom), form, source, filters, bias, target, False)
+                winograd.convolve(_shape(geom), form, source, filters, bias, target, False, relu)
             else:
-                direct.convolve(forward_plan(_any_batch(geom)), source, filters, bias, target, False)
+                dense, source = direct.thinned(geom, source)
+                direct.convolve(forward_plan(_any_batch(dense)), source, filters, bias, target, False, relu)
     return channels_first(y)
 
 
@@ -83,12 +89,13 @@ def conv2d_weight_grad(gy: Any, x: Any, geom: Any, precision: str = "fast") -> A
     elif shallow.suits(geom):
         shallow.weight_gradient(geom._replace(N=len(x)), x, channels_last(gy), gw)
     else:
-        images, gradients = channels_last(x), channels_last(gy)
         form = winograd_shapes.suits(geom, lanes=engine.host_isa().width) if precision == "fast" else None
+        geom, images, gradients = direct.merged(geom, channels_last(x), channels_last(gy))
         for c, inputs, o, outputs in _groups(geom):
             source, gradient, result = operand(images, c, inputs), operand(gradients, o, outputs), gw[o : o + outputs]
             if form:
                 winograd_grad.weight_gradient(_shape(geom), form, source, gradient, result)
             else:
-                direct.weight_gradient(forward_plan(_any_batch(geom)), source, gradient, result)
+                dense, source = direct.thinned(geom, source)
+                direct.weight_gradient(forward_plan(_any_batch(dense)), source, gradient, result)
     return gw

@@ -12,16 +12,21 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minidl.kernels.cpu import engine, memory, threads
-from minidl.kernels.cpu.emit import Kernel, Pointer
+from minidl.kernels.cpu.emit import Kernel, Pointer, Vector
 from minidl.kernels.cpu.engine import ISA
 from minidl.kernels.cpu.launch import Launch, program
-from minidl.kernels.cpu.packing import pack_filters, pack_rows, unpack_gradient
+from minidl.kernels.cpu.packing import pack_filters, pack_pixels, pack_rows, unpack_gradient
 from minidl.kernels.cpu.plans import Plan
 from minidl.kernels.cpu.tiles import accumulate_taps, accumulators, choose_tile, correlate
 
 STRIP_BYTES = 192 << 10                              # of packed input: a part of a core's L2 cache
+BOTH_BYTES = 384 << 10                               # of packed input and gradient
+MOST_BYTES = 2 << 20                                 # of the same, where there are many partial sums
 PARTIAL_BYTES = 5 << 19                              # of partial weight gradients: they are written, read and added up
+MANY_WEIGHTS = 1 << 18
 PARTS = 16                                           # at most so many: fixed, so that sums do not depend on the threads
+# What a result is at least: nothing, or 0 after a ReLU.  A run-time number, so that there is one kernel for both.
+FLOOR = {relu: np.array([0 if relu else -np.inf], np.float32) for relu in (False, True)}
 _JOB = 6                                             # integers per job in its table
 
 
@@ -32,7 +37,7 @@ def direct(isa: ISA, pixels: int, vectors: int, ragged_in: bool, ragged_out: boo
     x, y = k.pointer("x", "images", "image_size"), k.pointer("y", "images", "result_size")
     wide = vectors * isa.width
     filters = k.pointer("filters", "all_taps", "blocks", "channels", wide)
-    bias, taps = k.pointer("bias", "blocks", wide), k.pointer("taps", "all_taps", element="i64")
+    floor, bias, taps = k.pointer("floor", 1), k.pointer("bias", "blocks", wide), k.pointer("taps", "all_taps", element="i64")
     jobs = k.pointer("jobs", "job_count", _JOB, element="i64")
     scratch = k.pointer("scratch", "threads_most", "scratch_size")
     images, image_size, x_first, x_pixel, channels, height, width = k.integers(
@@ -47,6 +52,7 @@ def direct(isa: ISA, pixels: int, vectors: int, ragged_in: bool, ragged_out: boo
     block_stride = packed_rows * phases * packed_width * k.bytes
     line_stride = row_step * phases * packed_width * k.bytes
     tap_stride = blocks * channels * (4 * wide)
+    least = k.broadcast(floor)
     with k.parallel(images * strips * groups) as task:
         group, place = task % groups, task // groups
         low = place % strips * strip
@@ -66,8 +72,13 @@ def direct(isa: ISA, pixels: int, vectors: int, ragged_in: bool, ragged_out: boo
                     sums = accumulate_taps(k, pixels, vectors, start * pixels, source, taps + first_tap * 8, count, w,
                                            tap_stride, channels, block_stride)
                     target = result + row * y_row + column * y_pixel + block * (4 * wide)
-                    store_tile(k, vectors, sums, target, y_pixel, outputs - block * wide, ragged_out)
+                    store_tile(k, vectors, at_least(k, least, sums), target, y_pixel, outputs - block * wide, ragged_out)
     return k
+
+
+def at_least(k: Kernel, floor: Vector, values: list[Any]) -> list[Any]:
+    """The larger of each value and ``floor``; NaN stays NaN."""
+    return [k.select(floor > value, floor, value) for value in values]
 
 
 def store_tile(k: Kernel, vectors: int, sums: list[Any], target: Pointer, pixel: Any, lanes: Any, ragged: bool) -> None:
@@ -107,6 +118,8 @@ def direct_weight_grad(
     k.integer("threads_most")
     packed = scratch + k.thread * scratch_size * 4
     line = phases * packed_width * k.bytes
+    panels = packed + k.ceil_div(channels, k.width) * packed_rows * line
+    panel = (strip * columns * wide + k.width) * 4               # not a multiple of 4 KB, which would share cache lines
     block_bytes = padded * (4 * wide)
     tap_bytes = blocks * block_bytes
     with k.parallel(parts * groups) as task:
@@ -119,16 +132,17 @@ def direct_weight_grad(
         with k.loop(part * images // parts, (part + 1) * images // parts) as image, k.loop(0, rows, strip) as low:
             pack_rows(k, ragged_in, x + image * image_size * 4 + x_first, height, width, x_pixel, channels,
                       low * row_step - top, packed_rows, left, phases, packed, packed_width)
-            gradient = g + (image * result_size * 4 + low * columns * g_pixel + g_first)
             high = k.minimum(strip, rows - low)
+            gradient = g + (image * result_size * 4 + low * columns * g_pixel + g_first)
+            pack_pixels(k, ragged_out, gradient + first_block * (4 * wide), high * columns, g_pixel,
+                        outputs - first_block * wide, (end_block - first_block) * vectors, vectors, panels, panel)
             with k.loop(first_block, end_block) as block, k.loop(0, all_taps, taps_at_once) as tap:
-                mask = k.first_lanes(outputs - block * wide - (vectors - 1) * k.width) if ragged_out else None
                 offsets = [k.load_integer(taps + (tap + t) * 8) for t in range(taps_at_once)]
                 with k.loop(0, channels, tile_channels) as c:
                     source = packed + c // k.width * (packed_rows * line) + c % k.width * 4
-                    correlate(k, offsets, tile_channels, vectors, source, row_step * line, gradient + block * (4 * wide),
-                              columns * g_pixel, g_pixel, k.bytes, high, columns,
-                              mine + tap * tap_bytes + block * block_bytes + c * (4 * wide), tap_bytes, mask)
+                    correlate(k, offsets, tile_channels, vectors, source, row_step * line,
+                              panels + (block - first_block) * panel, columns * (4 * wide), 4 * wide, k.bytes, high, columns,
+                              mine + tap * tap_bytes + block * block_bytes + c * (4 * wide), tap_bytes)
     return k
 
 
@@ -168,12 +182,15 @@ class _Strips(NamedTuple):
 
 
 @functools.lru_cache(512)
-def _strips(plan: Plan, channels: int, width: int, least: int) -> _Strips:
-    """Strips that fit the cache, and at least ``least`` of them if there are rows enough."""
+def _strips(plan: Plan, channels: int, width: int, least: int, room: int = STRIP_BYTES, beside: int = 0) -> _Strips:
+    """Strips that fit ``room`` bytes, and at least ``least`` of them if there are rows enough.
+
+    ``beside``: floats per row of results that lie there, too.
+    """
     rows = max(job.rows for job in plan.jobs)
     extent = 1 + max((tap.row for job in plan.jobs for tap in job.taps), default=0)
     line = -(-channels // width) * plan.phases * plan.packed_width * width       # floats of one packed row
-    fit = max(1, (STRIP_BYTES // (4 * line) - extent) // plan.row_step + 1)
+    fit = max(1, (room // 4 - (extent - plan.row_step) * line) // (plan.row_step * line + beside))
     strip = min(rows, fit, max(1, -(-rows // least)))
     packed_rows = (strip - 1) * plan.row_step + extent
     return _Strips(strip, packed_rows, packed_rows * line)
@@ -203,13 +220,13 @@ class _Convolution(NamedTuple):
     bias: int
     scratch: int
     taps: np.ndarray
-    weights: np.ndarray
+    places: np.ndarray
     jobs: np.ndarray
 
 
 @functools.lru_cache(512)
 def _convolution(
-    plan: Plan, x: Channels, y: Channels, images: int, steps: tuple[int, int], w_size: int, most: int
+    plan: Plan, x: Channels, y: Channels, images: int, steps: tuple[int, int], w_taps: int, w_size: int, most: int
 ) -> _Convolution:
     """``steps``: floats of w from one output lane to the next, and from one summed channel to the next."""
     isa = engine.host_isa()
@@ -219,8 +236,10 @@ def _convolution(
     strips = _strips(plan, x.size, isa.width, -(-2 * most // images))
     count = -(-max(job.rows for job in plan.jobs) // strips.strip)
     taps, weights, jobs = _tables(plan, 4 * isa.width, y.of)
-    pack = pack_filters(vectors).prepare(taps=len(taps), blocks=blocks, channels=x.size, lanes=y.size, lane_step=steps[0],
-                                         channel_step=steps[1], w_size=w_size)
+    places = np.full(w_taps, -1, np.int64)           # of the numbers of a filter among the packed taps
+    places[weights] = np.arange(len(weights))
+    pack = pack_filters(vectors, w_taps).prepare(taps=len(taps), blocks=blocks, channels=x.size, lanes=y.size,
+                                                 lane_step=steps[0], channel_step=steps[1], w_size=w_size)
     step_h, step_w = plan.out_step
     run = direct(pixels, vectors, x.size % isa.width > 0, y.size % isa.width > 0).prepare(
         images=images, image_size=x.image_size, x_first=4 * x.first, x_pixel=x.pixel_bytes, channels=x.size,
@@ -230,7 +249,7 @@ def _convolution(
         job_count=len(jobs), strips=count, strip=strips.strip, packed_rows=strips.packed_rows,
         groups=1 if images * count >= most else min(blocks, most), scratch_size=strips.scratch, all_taps=len(taps),
         threads_most=most)
-    return _Convolution(pack, run, len(taps) * blocks * x.size * wide, blocks * wide, most * strips.scratch, taps, weights, jobs)
+    return _Convolution(pack, run, len(taps) * blocks * x.size * wide, blocks * wide, most * strips.scratch, taps, places, jobs)
 
 
 def filter_steps(w: np.ndarray, transposed: bool) -> tuple[int, int]:
@@ -247,12 +266,14 @@ def padded_bias(bias: np.ndarray | None, size: int) -> np.ndarray:
     return padded
 
 
-def convolve(plan: Plan, x: Operand, w: np.ndarray, bias: np.ndarray | None, y: Operand, transposed: bool) -> None:
+def convolve(plan: Plan, x: Operand, w: np.ndarray, bias: np.ndarray | None, y: Operand, transposed: bool,
+             relu: bool = False) -> None:
     """Write the plan's outputs into y.  ``w`` is the group's (O, C, kh, kw); ``transposed`` swaps the roles of O and C."""
-    c = _convolution(plan, x.channels, y.channels, len(x.array), filter_steps(w, transposed), w.size, threads.get_num_threads())
+    c = _convolution(plan, x.channels, y.channels, len(x.array), filter_steps(w, transposed), w[0, 0].size, w.size,
+                     threads.get_num_threads())
     filters = memory.scratch("filters", c.filters)
-    c.pack(w=w, offsets=c.weights, packed=filters)
-    c.run(x=x.array, y=y.array, filters=filters, bias=padded_bias(bias, c.bias), taps=c.taps, jobs=c.jobs,
+    c.pack(w=w, places=c.places, packed=filters)
+    c.run(x=x.array, y=y.array, filters=filters, floor=FLOOR[relu], bias=padded_bias(bias, c.bias), taps=c.taps, jobs=c.jobs,
           scratch=memory.scratch("packed", c.scratch))
 
 
@@ -278,21 +299,24 @@ def _weight_gradient(plan: Plan, x: Channels, g: Channels, images: int, most: in
     tall = -(-g.size // isa.width)
     taps_at_once, tile_channels, vectors = _gradient_tile(isa, len(job.taps), x.size, tall)
     blocks, padded = tall // vectors, -(-x.size // isa.width) * isa.width
-    strips = _strips(plan, x.size, isa.width, 1)
     taps, _, _ = _tables(plan, 4 * isa.width, g.of)
     real, taps = len(taps), np.pad(taps, (0, -len(taps) % taps_at_once))
     size = len(taps) * blocks * padded * vectors * isa.width
     parts = parts_for(images, size)
+    # Every strip reads and writes all partial sums: where those leave the cache, so may the strip.
+    room = max(BOTH_BYTES, min(2 * size, MOST_BYTES))
+    strips = _strips(plan, x.size, isa.width, 1, room, job.columns * tall * isa.width)
+    scratch = strips.scratch + blocks * (strips.strip * job.columns * vectors + 1) * isa.width
     run = direct_weight_grad(taps_at_once, tile_channels, vectors, x.size % isa.width > 0, g.size % isa.width > 0).prepare(
         images=images, image_size=x.image_size, x_first=4 * x.first, x_pixel=x.pixel_bytes, channels=x.size, padded=padded,
         height=plan.height, width=plan.width, top=plan.top, left=plan.left, phases=plan.phases,
         packed_width=plan.packed_width, row_step=plan.row_step, result_size=g.image_size, g_first=4 * g.first,
         g_pixel=g.pixel_bytes, outputs=g.size, blocks=blocks, rows=job.rows, columns=job.columns, all_taps=len(taps),
         parts=parts, strip=strips.strip, packed_rows=strips.packed_rows, groups=1 if parts >= most else min(blocks, most),
-        scratch_size=strips.scratch, threads_most=most)
+        scratch_size=scratch, threads_most=most)
     unpack = unpack_gradient(vectors).prepare(parts=parts, taps=real, all_taps=len(taps), blocks=blocks, padded=padded,
                                               channels=x.size, lanes=g.size)
-    return _WeightGradient(run, unpack, parts * size, most * strips.scratch, taps)
+    return _WeightGradient(run, unpack, parts * size, most * scratch, taps)
 
 
 def weight_gradient(plan: Plan, x: Operand, g: Operand, gw: np.ndarray) -> None:
@@ -303,6 +327,24 @@ def weight_gradient(plan: Plan, x: Operand, g: Operand, gw: np.ndarray) -> None:
     c.unpack(partial=partial, gw=gw)
 
 
+def thinned(geom: Any, x: Operand) -> tuple[Any, Operand]:
+    """A 1x1 convolution that skips pixels as one that visits all: a pixel then is s pixels of a row, an image's row s rows."""
+    (sh, sw) = geom.stride
+    if (geom.kh, geom.kw, geom.padding) != (1, 1, (0, 0, 0, 0)) or sh != sw or sh == 1:
+        return geom, x
+    return geom._replace(H=geom.out_h, stride=(1, 1)), x._replace(channels=x.channels._replace(of=sh * x.channels.of))
+
+
+def merged(geom: Any, x: np.ndarray, g: np.ndarray) -> tuple[Any, np.ndarray, np.ndarray]:
+    """A 1x1 convolution with many weights: its pixels as those of one image with a row per image, so that strips may be long."""
+    pointwise = (geom.kh, geom.kw, geom.stride, geom.padding) == (1, 1, (1, 1), (0, 0, 0, 0)) and geom.out_h == geom.H
+    if not pointwise or geom.out_w != geom.W or geom.groups > 1 or geom.C * geom.O < MANY_WEIGHTS:
+        return geom, x, g
+    n, pixels = len(x), geom.H * geom.W
+    one = geom._replace(N=1, H=n, W=pixels, out_h=n, out_w=pixels)
+    return one, x.reshape(1, n, pixels, geom.C), g.reshape(1, n, pixels, geom.O)
+
+
 def _gradient_tile(isa: ISA, taps: int, channels: int, tall: int) -> tuple[int, int, int]:
     """(taps, channels, vectors) per tile: enough independent sums to hide the latency of a product, little of it wasted.
 
@@ -310,11 +352,12 @@ def _gradient_tile(isa: ISA, taps: int, channels: int, tall: int) -> tuple[int, 
     """
     room, found = accumulators(isa), []
     for vectors in (1, 2) if tall % 2 == 0 else (1,):
-        most = min(isa.width, room // vectors)
-        tile_channels = channels if channels <= most else max(n for n in range(1, most + 1) if isa.width % n == 0)
-        for together in range(1, 9):                 # each tap keeps an address in a register
-            sums = together * tile_channels * vectors
-            if sums <= room:
-                useful = taps / (-(-taps // together) * together)
-                found.append((min(sums, 16) * useful, vectors, -together, (together, tile_channels, vectors)))
-    return max(found)[-1]
+        for tile_channels in (n for n in range(1, min(isa.width, room) + 1) if isa.width % n == 0 or n == channels):
+            for together in range(1, 9):             # each tap keeps an address in a register
+                sums, loads = together * tile_channels * vectors, together * tile_channels + vectors
+                if sums <= room:
+                    # Products and loads (two of each a cycle), or the latency of few sums; and some steps per pixel.
+                    cycles = max(sums, loads, 9) + 2
+                    computed = -(-taps // together) * together * -(-channels // tile_channels) * tile_channels
+                    found.append((cycles / sums * computed, together, (together, tile_channels, vectors)))
+    return min(found)[-1]

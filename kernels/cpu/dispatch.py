@@ -5,6 +5,7 @@ where kernels cannot be compiled at all.  The conditions:
 
 =========================  =====================================================================================
 conv2d and its gradients   float32; any stride, padding, dilation, groups and number of channels
+im2col, col2im             float32, LARGE elements or more; what is not (N, C, H, W) in memory is copied
 batch_norm* and gradients  float32, COSTLY elements or more
 relu, relu_grad, add,      float32, equal shapes, LARGE elements or more
 tanh_grad
@@ -16,6 +17,8 @@ softmax_cross_entropy      float32, COSTLY elements or more, no weights of class
 and gradient
 layer_norm and gradient    float32, COSTLY elements or more
 attention and gradient     float32, four axes, queries, keys and values of one size, at most LONG queries and keys
+local_response_norm        float32, COSTLY elements or more, NEIGHBOURS channels in a sum at most
+and gradient
 channel_sum                float32, LARGE elements or more
 max_pool2d, avg_pool2d     float32; the gradients also need a dilation of 1
 philox_bits,               COSTLY elements or more, float32
@@ -42,6 +45,7 @@ from minidl.kernels.registry import Kernel, register, variants
 LARGE = 1 << 14                                      # elements from which a launch is worth its overhead
 COSTLY = 1 << 10                                     # the same, where NumPy needs an exponential or half a dozen passes
 LONG = 512                                           # queries and keys whose scores fit a core's cache
+NEIGHBOURS = 16                                      # each is written out, with a mask of its own
 
 FLOAT32 = np.dtype(np.float32)
 _disabled = False
@@ -80,7 +84,7 @@ def all_float32(*arrays: Any) -> bool:
     return all(a is None or a.dtype == FLOAT32 for a in arrays)
 
 
-def takes_conv2d(x: Any, w: Any, b: Any, geom: Any, precision: str = "fast") -> bool:
+def takes_conv2d(x: Any, w: Any, b: Any, geom: Any, precision: str = "fast", relu: bool = False) -> bool:
     return all_float32(x, w, b)
 
 
@@ -90,6 +94,14 @@ def takes_conv2d_input_grad(gy: Any, w: Any, geom: Any, precision: str = "fast")
 
 def takes_conv2d_weight_grad(gy: Any, x: Any, geom: Any, precision: str = "fast") -> bool:
     return all_float32(gy, x)
+
+
+def takes_im2col(x: Any, geom: Any) -> bool:
+    return x.dtype == FLOAT32 and x.size * geom.kh * geom.kw >= LARGE
+
+
+def takes_col2im(cols: Any, geom: Any) -> bool:
+    return cols.dtype == FLOAT32 and cols.size >= LARGE
 
 
 def takes_batch_norm(x: Any, w: Any, b: Any, eps: float) -> bool:
@@ -112,12 +124,24 @@ def takes_batch_norm_inference(x: Any, w: Any, b: Any, mean: Any, var: Any, eps:
     return all_float32(x, w, b, mean, var) and x.size >= COSTLY
 
 
+def takes_batch_norm_relu_inference(x: Any, w: Any, b: Any, mean: Any, var: Any, residual: Any, eps: float) -> bool:
+    return all_float32(x, w, b, mean, var, residual) and x.size >= COSTLY
+
+
 def takes_relu(x: Any) -> bool:
     return x.dtype == FLOAT32 and x.size >= LARGE
 
 
 def takes_pair(a: Any, b: Any) -> bool:
     return a.size >= LARGE and a.shape == b.shape and a.dtype == FLOAT32 and b.dtype == FLOAT32
+
+
+def takes_local_response_norm(x: Any, size: int, alpha: float, beta: float, k: float) -> bool:
+    return x.dtype == FLOAT32 and x.size >= COSTLY and size <= NEIGHBOURS
+
+
+def takes_local_response_norm_grad(gy: Any, x: Any, size: int, alpha: float, beta: float, k: float) -> bool:
+    return gy.dtype == FLOAT32 and takes_local_response_norm(x, size, alpha, beta, k)
 
 
 def takes_channel_sum(x: Any) -> bool:

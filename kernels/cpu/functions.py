@@ -15,8 +15,8 @@ tanh          1.5   x + x^3 P(x^2) where |x| < 5/8, else 1 - 2 / (e^(2|x|) + 1)
 normal_cdf    6     the density times a polynomial; exact far out in the tail, where 1 + erf(x) is 0
 ============  ====  ===================================================================================
 
-(normal_cdf(x) is off by up to 9 units below x = -5.5, where it is less than 2e-8; by 65 on machines without fused
-multiply-add.)
+(normal_cdf(x) is off by up to 9 units below x = -5.5, where it is less than 2e-8.  On machines without fused multiply-add
+it is 14 and 65 units.)
 
 The reductions with a split constant (Cody and Waite) are described in Muller, "Elementary Functions", 3rd ed. 2016.
 """

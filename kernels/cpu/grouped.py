@@ -21,13 +21,12 @@ from minidl.kernels.cpu.direct import padded_bias, parts_for
 from minidl.kernels.cpu.emit import Int, Kernel, Mask, Pointer
 from minidl.kernels.cpu.engine import ISA
 from minidl.kernels.cpu.launch import Launch, program
-from minidl.kernels.cpu.packing import zero
+from minidl.kernels.cpu.packing import AHEAD, zero
 from minidl.kernels.cpu.plans import Plan
 from minidl.kernels.cpu.tiles import accumulators
 
 SIZES = (1, 2, 4, 8)                                 # channels of a group that these kernels take
 STRIP_BYTES = 320 << 10                              # of packed input: a part of a core's L2 cache
-AHEAD = 32                                           # so many pixels ahead memory is asked for: its own prefetching stops at pages
 _JOB = 5                                             # integers per job in its table
 
 
@@ -339,7 +338,8 @@ def _weight_gradient(plan: Plan, size: int, channels: int, images: int, kernel_w
         images=images, image_size=plan.height * plan.width * channels, height=plan.height, width=plan.width,
         channels=channels, blocks=blocks, top=plan.top, left=plan.left, packed_width=layout.columns, row_step=plan.row_step,
         result_size=job.rows * job.columns * channels, rows=job.rows, columns=job.columns, sets=sets, parts=parts,
-        strip=layout.strip, packed_rows=layout.rows, unit=layout.unit, plane=layout.plane, scratch_size=layout.scratch, threads_most=most)
+        strip=layout.strip, packed_rows=layout.rows, unit=layout.unit, plane=layout.plane,
+        scratch_size=layout.scratch, threads_most=most)
     bases = np.array(firsts, np.int64) * (4 * isa.width * size)
     return _WeightGradient(run, bases, (parts, blocks, len(places), size, isa.width), most * layout.scratch)
 

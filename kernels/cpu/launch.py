@@ -92,9 +92,7 @@ def program(build: Callable[..., Kernel]) -> Callable[..., Program]:
 
     @functools.cache
     def compiled(*options: Any) -> Program:
-        found = Program(build(engine.host_isa(), *options), build.__name__)
-        _compiled.append(found)
-        return found
+        return Program(build(engine.host_isa(), *options), build.__name__)
 
     functools.update_wrapper(compiled, build)
     programs[build.__name__] = build
@@ -102,12 +100,5 @@ def program(build: Callable[..., Kernel]) -> Callable[..., Program]:
 
 
 programs: dict[str, Callable[..., Kernel]] = {}      # every builder by name, for the tools that list and show kernels
-_compiled: list[Program] = []
 
-
-def compiled_programs() -> list[Program]:
-    """What this process has compiled so far with ``@program``."""
-    return list(_compiled)
-
-
-__all__ = ["Launch", "LaunchError", "Program", "Size", "compiled_programs", "program", "programs"]
+__all__ = ["Launch", "LaunchError", "Program", "Size", "program", "programs"]

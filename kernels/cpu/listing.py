@@ -1,49 +1,20 @@
 """Looking at kernels: what the emitter writes and what LLVM makes of it, for this machine or for another one.
 
-A program is written with *options*: the size of its register tile, whether channels are ragged.  Here each gets the ones that
-the dispatch code would choose for a convolution of 64 to 64 channels over rows of 32 pixels.
+The size of a register tile and much else depends on the shapes of a call and on the instruction set, so which kernels there are
+for a machine shows when calls are made.  :func:`pretend` lets a process make them for a machine that it does not run on.
 """
 from __future__ import annotations
 
+import ctypes
 import importlib
-import inspect
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from minidl.kernels.cpu import engine, launch, roofs, threads  # noqa: F401  (roofs adds its programs)
+from minidl.kernels.cpu import engine, launch, threads
 from minidl.kernels.cpu.emit import Kernel
 from minidl.kernels.cpu.engine import ISA
-from minidl.kernels.cpu.tiles import accumulators, choose_tile
-
-CHANNELS, COLUMNS = 64, 32
-
-
-def _vectors(isa: ISA) -> int:
-    return choose_tile(isa, COLUMNS, -(-CHANNELS // isa.width))[1]
-
-
-def _tile_channels(isa: ISA) -> int:
-    """Input channels of a tile of the weight gradient: a power of two, so that they never straddle a vector."""
-    most = min(isa.width, accumulators(isa) // _vectors(isa))
-    return 1 << (most.bit_length() - 1)
-
-
-# What an option is for the convolution above, by its name.  Those with a default value have that, flags are off.
-EXAMPLES: dict[str, Callable[[ISA], Any]] = {
-    "pixels": lambda isa: choose_tile(isa, COLUMNS, -(-CHANNELS // isa.width))[0],
-    "vectors": _vectors,
-    "tile_channels": _tile_channels,
-    "taps_at_once": lambda isa: accumulators(isa) // (_tile_channels(isa) * _vectors(isa)),
-    "outputs": lambda isa: 4,
-    "taps": lambda isa: 3,
-    "filters": lambda isa: "transformed",
-    "of": lambda isa: "image",
-    "few": lambda isa: 0,
-    "window": lambda isa: (2, 2),
-}
 
 
 def programs() -> dict[str, Callable[..., Kernel]]:
@@ -53,50 +24,43 @@ def programs() -> dict[str, Callable[..., Kernel]]:
     return dict(sorted(launch.programs.items()))
 
 
-def options(write: Callable[..., Kernel], isa: ISA) -> dict[str, Any]:
-    """Representative options of a program.
+class Written(NamedTuple):
+    """A kernel as text: the function that wrote it, its own name, which tells the options apart, and its IR."""
 
-    Raises:
-        LookupError: it has an option that EXAMPLES does not know.
+    program: str
+    name: str
+    text: str
+
+
+def pretend(isa: ISA) -> Callable[[Callable[[], Any]], list[Written]]:
+    """Turn this process into one that writes kernels for ``isa`` and runs none.
+
+    Returns a function: given a call, it makes it and returns the kernels that would have run, in their order.  Results of the
+    call are whatever was in memory.  There is no way back, so this is for processes that do nothing else; llvmlite is not needed.
     """
-    found: dict[str, Any] = {}
-    for name, parameter in list(inspect.signature(write).parameters.items())[1:]:
-        if parameter.default is not parameter.empty:
-            found[name] = parameter.default
-        elif parameter.annotation in (bool, "bool"):
-            found[name] = False
-        elif name in EXAMPLES:
-            found[name] = EXAMPLES[name](isa)
-        else:
-            raise LookupError(f"program {write.__name__}: give its option {name!r} an example in {__name__}.EXAMPLES")
-    return found
+    kernels: list[Written] = []
+    seen: dict[Written, None] = {}
 
+    class Unrun(launch.Program):
+        def __init__(self, kernel: Kernel, written_by: str = "") -> None:
+            self.kernel, self.name, self.address = kernel, kernel.name, len(kernels)
+            self.slots = ctypes.c_int64 * len(kernel.parameters)
+            kernels.append(Written(written_by, kernel.name, kernel.text()))
 
-def written(write: Callable[..., Kernel], isa: ISA) -> Kernel:
-    """A program as it is for ``isa``, with representative options."""
-    return write(isa, **options(write, isa))
+    def run(kernel: int, arguments: int, alone: bool = False) -> None:
+        seen[kernels[kernel]] = None
 
+    def written(call: Callable[[], Any]) -> list[Written]:
+        seen.clear()
+        call()
+        return list(seen)
 
-@contextmanager
-def watched() -> Iterator[list[str]]:
-    """The names of the programs that run inside the block, each once, in the order of their first launch."""
-    known = {program.address: program for program in launch.compiled_programs()}
-    seen: list[str] = []
-    run = threads.run
-
-    def note(kernel: int, arguments: int, alone: bool = False) -> None:
-        if kernel not in known:
-            known.update((program.address, program) for program in launch.compiled_programs())
-        name = known[kernel].written_by
-        if name not in seen:
-            seen.append(name)
-        run(kernel, arguments, alone)
-
-    threads.run = note
-    try:
-        yield seen
-    finally:
-        threads.run = run
+    engine.host_isa.cache_clear()
+    engine.available_isas = lambda: {isa.name: isa}
+    engine.os.environ.pop(engine.ENVIRONMENT, None)
+    launch.Program = Unrun  # type: ignore[misc]
+    threads.run = run
+    return written
 
 
 class Loop(NamedTuple):

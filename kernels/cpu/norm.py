@@ -8,6 +8,7 @@ import numpy as np
 from minidl.kernels.cpu import (
     engine,
     layer_norm,  # noqa: F401 (its verbs are of this family)
+    local_response,  # noqa: F401 (so are its)
 )
 from minidl.kernels.cpu.dispatch import (
     takes_batch_norm,
@@ -15,6 +16,7 @@ from minidl.kernels.cpu.dispatch import (
     takes_batch_norm_inference,
     takes_batch_norm_relu,
     takes_batch_norm_relu_grad,
+    takes_batch_norm_relu_inference,
     vector,
 )
 from minidl.kernels.cpu.layout import channels_first, channels_last
@@ -60,7 +62,17 @@ def batch_norm_relu_grad(gy: Any, x: Any, w: Any, b: Any, y: Any, mean: Any, inv
     return (channels_first(gx), gw, gb, *([channels_first(g)] if residual else []))
 
 
+def _inference(x: Any, w: Any, b: Any, mean: Any, var: Any, eps: float, relu: bool = False, residual: Any = None) -> Any:
+    scale = 1 / np.sqrt(var + np.float32(eps))
+    other = None if residual is None else channels_last(residual)
+    return channels_first(_rows(x).affine(mean, scale if w is None else scale * w, 0 if b is None else b, relu, other))
+
+
 @vector("batch_norm_inference", takes_batch_norm_inference)
 def batch_norm_inference(x: Any, w: Any, b: Any, mean: Any, var: Any, eps: float) -> Any:
-    scale = 1 / np.sqrt(var + np.float32(eps))
-    return channels_first(_rows(x).affine(mean, scale if w is None else scale * w, 0 if b is None else b))
+    return _inference(x, w, b, mean, var, eps)
+
+
+@vector("batch_norm_relu_inference", takes_batch_norm_relu_inference)
+def batch_norm_relu_inference(x: Any, w: Any, b: Any, mean: Any, var: Any, residual: Any, eps: float) -> Any:
+    return _inference(x, w, b, mean, var, eps, True, residual)

@@ -16,7 +16,7 @@ import numpy as np
 from minidl.kernels.cpu.dispatch import takes_optimizer, vector
 from minidl.kernels.cpu.emit import Int, Kernel, Vector
 from minidl.kernels.cpu.engine import ISA
-from minidl.kernels.cpu.launch import LaunchError, Program, program
+from minidl.kernels.cpu.launch import Launch, LaunchError, Program, program
 from minidl.kernels.cpu.memory import address
 
 _PIECE = 1 << 12                                     # elements of a task
@@ -124,6 +124,11 @@ def _pieces(sizes: tuple[int, ...]) -> np.ndarray:
     return np.array(rows, np.int64).reshape(-1, _FIELDS)
 
 
+@functools.lru_cache(64)
+def _launch(kernel: Program, tensors: int, pieces: int) -> Launch:
+    return Launch(kernel, {"tensors": tensors, "pieces": pieces}, alone=pieces < 4)
+
+
 def _run(kernel: Program, tensors: Sequence[Sequence[Any]], maximize: bool, weight_decay: float,
          options: Sequence[float]) -> None:
     """One launch over ``tensors``: for each parameter the arrays (parameter, gradient, *states)."""
@@ -133,9 +138,10 @@ def _run(kernel: Program, tensors: Sequence[Sequence[Any]], maximize: bool, weig
             raise LaunchError(f"{kernel.name}: a parameter of shape {arrays[0].shape} has a gradient or state of another size")
     table = _pieces(sizes)
     if len(table):
+        launch = _launch(kernel, len(tensors), len(table))
         addresses = np.array([[address(a) for a in arrays] for arrays in tensors], np.int64)
         numbers = np.array([-1.0 if maximize else 1.0, weight_decay, *options], np.float32)
-        kernel(addresses=addresses, table=table, numbers=numbers, tensors=len(tensors), pieces=len(table), alone=len(table) < 4)
+        launch(addresses=addresses, table=table, numbers=numbers)
 
 
 @vector("sgd_", takes_optimizer)

@@ -40,7 +40,7 @@ def winograd_weight_grad(isa: ISA, outputs: int, taps: int, tile_channels: int, 
     k = Kernel(name, isa.width)
     wide, planes = vectors * isa.width, w.size * w.size
     x, g = k.pointer("x", "images", "image_size"), k.pointer("g", "images", "result_size")
-    partial = k.pointer("partial", "parts", planes, "blocks", "padded", wide)
+    partial = k.pointer("partial", "parts", planes, "partial_plane")
     scratch = k.pointer("scratch", "threads_most", "scratch_size")
     images, image_size, x_first, x_pixel, channels, padded, height, width, top, left = k.integers(
         "images", "image_size", "x_first", "x_pixel", "channels", "padded", "height", "width", "top", "left")
@@ -48,13 +48,13 @@ def winograd_weight_grad(isa: ISA, outputs: int, taps: int, tile_channels: int, 
         "result_size", "g_first", "g_pixel", "out_height", "out_width", "lanes", "blocks")
     parts, groups, unit, strip, tile_rows, tile_columns, most_tiles, packed_size, scratch_size = k.integers(
         "parts", "groups", "unit", "strip", "tile_rows", "tile_columns", "most_tiles", "packed_size", "scratch_size")
-    k.integer("threads_most")
+    partial_plane, _ = k.integers("partial_plane", "threads_most")
     in_blocks = padded // k.width
     packed = scratch + k.thread * scratch_size * 4
     in_plane, out_plane = (padded * most_tiles + PAD) * 4, (blocks * wide * most_tiles + PAD) * 4
     sources = packed + packed_size * 4
     gradients = sources + planes * in_plane
-    part_bytes, plane_bytes = planes * blocks * padded * (4 * wide), blocks * padded * (4 * wide)
+    part_bytes, plane_bytes = planes * partial_plane * 4, partial_plane * 4
     in_line, out_line = (tile_columns * outputs + (taps - 1)) * k.bytes, tile_columns * outputs * k.bytes
     one, none = k.same(1), k.same(0)
     with k.parallel(parts * groups) as task:
@@ -93,18 +93,23 @@ def winograd_filter_grad(isa: ISA, outputs: int, taps: int, vectors: int, ragged
     form = FORMS[outputs, taps]
     k = Kernel(f"winograd{outputs}{taps}_filter_grad_{vectors}" + "_ragged" * ragged, isa.width)
     planes = form.size**2
-    partial = k.pointer("partial", "parts", planes, "blocks", "padded", vectors * isa.width)
+    partial = k.pointer("partial", "parts", planes, "plane")
     gw = k.pointer("gw", "lanes", "channels", taps * taps)
-    parts, blocks, padded, channels, lanes = k.integers("parts", "blocks", "padded", "channels", "lanes")
-    plane = blocks * padded * (vectors * k.bytes)
-    with k.parallel(k.ceil_div(lanes, k.width) * channels) as task:
-        vector, c = task // channels, task % channels
-        at = partial + ((vector // vectors * padded + c) * vectors + vector % vectors) * k.bytes
-        with k.loop(1, parts) as part, k.loop(planes) as p:
-            sum_at = at + p * plane
-            k.store(k.load(sum_at) + k.load(sum_at + part * planes * plane), sum_at)
-        square = two_dimensional(k, form.filter_gradient, load_square(k, form.size, at, form.size * plane, plane))
-        store_filter(k, square, gw, lanes, channels * (taps * taps), k.same(taps * taps), vector * k.width, c, ragged)
+    parts, plane, blocks, padded, channels, lanes = k.integers("parts", "plane", "blocks", "padded", "channels", "lanes")
+    pieces = padded // k.width                       # of a vector's channels: neighbours in memory, which is read in streams
+    with k.parallel(blocks * pieces) as task:
+        block, first = task // pieces, task % pieces * k.width
+        at = partial + (block * padded + first) * (vectors * k.bytes)
+        with k.when(parts > 1), k.loop(planes) as p, k.loop(k.width * vectors) as i:
+            sum_at = at + p * plane * 4 + i * k.bytes
+            total, _ = k.carry(parts - 1, [k.load(sum_at), sum_at + planes * plane * 4],
+                               lambda state: [state[0] + k.load(state[1]), state[1] + planes * plane * 4])
+            k.store(total, sum_at)
+        with k.loop(k.minimum(k.width, channels - first)) as c:
+            for v in range(vectors):
+                grid = load_square(k, form.size, at + (c * vectors + v) * k.bytes, form.size * plane * 4, plane * 4)
+                store_filter(k, two_dimensional(k, form.filter_gradient, grid), gw, lanes, channels * (taps * taps),
+                             k.same(taps * taps), (block * vectors + v) * k.width, first + c, ragged)
     return k
 
 
@@ -205,7 +210,8 @@ def _in_parts(shape: Shape, form: Winograd, x: Channels, g: Channels, images: in
     tall, padded = -(-g.size // isa.width), -(-x.size // isa.width) * isa.width
     tile_channels, vectors = _tile(isa, tall)
     blocks, planes = tall // vectors, form.size**2
-    size = planes * blocks * padded * vectors * isa.width
+    plane = blocks * padded * vectors * isa.width + PAD
+    size = planes * plane
     parts = parts_for(images, size)
     strips = cut(shape, form, images, padded, tall * isa.width, parts)
     packed = strips.packed(form, max(padded, tall * isa.width))
@@ -217,9 +223,9 @@ def _in_parts(shape: Shape, form: Winograd, x: Channels, g: Channels, images: in
         g_first=4 * g.first, g_pixel=g.pixel_bytes, out_height=shape.out_height, out_width=shape.out_width, lanes=g.size,
         blocks=blocks, parts=parts, groups=1 if parts >= most else min(blocks, most), unit=strips.unit, strip=strips.strip,
         tile_rows=strips.tile_rows, tile_columns=strips.tile_columns, most_tiles=strips.tiles, packed_size=packed,
-        scratch_size=scratch, threads_most=most)
+        scratch_size=scratch, partial_plane=plane, threads_most=most)
     transform = winograd_filter_grad(form.outputs, form.taps, vectors, g.size % isa.width > 0).prepare(
-        parts=parts, blocks=blocks, padded=padded, channels=x.size, lanes=g.size)
+        parts=parts, plane=plane, blocks=blocks, padded=padded, channels=x.size, lanes=g.size)
     return _InParts(run, transform, parts * size, most * scratch)
 
 

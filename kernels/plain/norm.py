@@ -118,6 +118,16 @@ def batch_norm_inference(
     return y.reshape(x.shape)
 
 
+@plain("batch_norm_relu_inference")
+def batch_norm_relu_inference(
+    xp: Any, x: Array, w: Array | None, b: Array | None, mean: Array, var: Array, residual: Array | None, eps: float
+) -> Array:
+    y = batch_norm_inference(xp, x, w, b, mean, var, eps)
+    if residual is not None:
+        y += residual
+    return xp.maximum(y, y.dtype.type(0), out=y)
+
+
 def _row_statistics(xp: Any, rows: Array, eps: float) -> tuple[Array, Array]:
     """Mean and 1/std of each row of (R, D), as (R, 1)."""
     acc = wide(xp, rows.dtype)

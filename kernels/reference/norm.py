@@ -90,6 +90,14 @@ def batch_norm_inference(x: Array, w: Array | None, b: Array | None, mean: Array
     return y
 
 
+@reference("batch_norm_relu_inference")
+def batch_norm_relu_inference(
+    x: Array, w: Array | None, b: Array | None, mean: Array, var: Array, residual: Array | None, eps: float
+) -> Array:
+    y = batch_norm_inference(x, w, b, mean, var, eps)
+    return np.maximum(y if residual is None else y + residual, y.dtype.type(0))
+
+
 @reference("layer_norm")
 def layer_norm(x: Array, w: Array | None, b: Array | None, ndim: int, eps: float) -> tuple[Array, Array, Array]:
     outer, inner = x.shape[: x.ndim - ndim], x.shape[x.ndim - ndim :]

@@ -38,14 +38,15 @@ def _numbers(ctx: click.Context, parameter: click.Parameter, value: str | None) 
 @click.option("--epochs", type=int, help="Passes over the training images.")
 @click.option("--max-steps", type=int, help="Stop after so many updates.")
 @click.option("--batch-size", type=int, help="Images per update.")
-@click.option("--drop-last", is_flag=True, default=None, help="Leave out a last batch that is not full.")
+@click.option("--drop-last/--no-drop-last", default=None, help="Leave out a last batch that is not full.")
 @click.option("--limit", type=int, metavar="N", help="Use only N images of each split.")
 @click.option("--optimizer", type=click.Choice(OPTIMIZERS))
 @click.option("--lr", type=float, help="Learning rate (its highest value, with a schedule).")
 @click.option("--momentum", type=float, help="For sgd and rmsprop.")
+@click.option("--nesterov/--no-nesterov", default=None, help="For sgd: momentum that looks ahead.  [default: yes]")
 @click.option("--weight-decay", type=float, help="Not applied to biases and normalisation.")
-@click.option("--decay-biases", is_flag=True, default=None, help="Applied to them as well.")
-@click.option("--decoupled", is_flag=True, default=None, help="--weight-decay is what an update takes at the highest rate.")
+@click.option("--decay-biases/--no-decay-biases", default=None, help="Applied to them as well.")
+@click.option("--decoupled/--no-decoupled", default=None, help="--weight-decay is what an update takes at the highest rate.")
 @click.option("--bias-lr", type=float, metavar="FACTOR", help="Of the learning rate, for biases and normalisation.")
 @click.option("--schedule", type=click.Choice(SCHEDULES), help="How the learning rate changes.")
 @click.option("--milestones", callback=_numbers, metavar="N,N", help="For step: updates after which it is a tenth.")
@@ -60,7 +61,7 @@ def _numbers(ctx: click.Context, parameter: click.Parameter, value: str | None) 
 @click.option("--lookahead", type=float, metavar="SHARE", help="Set the weights back to a slow average, which keeps this share.")
 @click.option("--ema", type=float, metavar="DECAY", help="Test and save a moving average of the weights.")
 @click.option("--tta", metavar="KIND", help="Views for one more test at the end: none, flip, shift or ten-crop.")
-@click.option("--train-error", is_flag=True, default=None, help="Test on the training images too, at the end.")
+@click.option("--train-error/--no-train-error", default=None, help="Test on the training images too, at the end.")
 @click.option("--val-every", type=int, metavar="EPOCHS", help="Test after every so many epochs.")
 @click.option("--checkpoint-seconds", type=float, help="Save the state at least this often.")
 @click.option("--checkpoint-steps", type=int, help="Save the state every so many updates.")
@@ -76,8 +77,8 @@ def _numbers(ctx: click.Context, parameter: click.Parameter, value: str | None) 
 def train(out: Path | None, resume: Path | None, quiet: bool, show: bool, data_file: str | None, **options: Any) -> None:
     """Train a net; without options, a small one on generated pictures.
 
-    The run folder then holds config.json, metrics.jsonl, checkpoints and model.safetensors.  Ctrl-C saves a checkpoint;
-    --resume goes on to the same weights, bit for bit, as if nothing had happened.
+    The run folder then holds config.json, metrics.jsonl, checkpoints and model.safetensors.  Ctrl-C saves a checkpoint, and
+    so does a terminal that is closed; --resume goes on to the same weights, bit for bit, as if nothing had happened.
     """
     from minidl.train import progress
 

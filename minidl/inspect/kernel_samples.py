@@ -18,7 +18,7 @@ Call = Callable[..., Any]
 
 N, C, H, W = 64, 64, 32, 32
 ROWS, CLASSES = 4096, 1000
-TOKENS = (64, 197, 192)
+TOKENS, HEADS = (64, 197, 192), 3
 WORDS, DRAWS = 10_000, 1 << 20
 PARAMETERS = [(256, 256, 3, 3)] * 3 + [(4096, 512), (256,), (512,)]
 EPS, KEY = 1e-5, (1, 2)
@@ -163,12 +163,15 @@ def _batch_norm(verb: str) -> Callable[[], Sample]:
             "batch_norm": (x, w, b, EPS), "batch_norm_grad": (gy, x, w, mean, invstd),
             "batch_norm_inference": (x, w, b, mean, invstd, EPS), "batch_norm_relu": (x, w, b, None, EPS),
             "batch_norm_relu_grad": (gy, x, w, b, y, mean, invstd, False),
+            "batch_norm_relu_inference": (x, w, b, mean, invstd, y, EPS),
         }  # fmt: skip
         theirs: dict[str, Callable[..., Call]] = {
             "batch_norm": lambda t, x, w, b, _: lambda: t.ops.aten.native_batch_norm(x, w, b, None, None, True, 0.1, EPS),
             "batch_norm_grad": lambda t, gy, x, w, m, s: lambda: t.ops.aten.native_batch_norm_backward(
                 gy, x, w, None, None, m, s, True, EPS, [True, True, True]),
             "batch_norm_inference": lambda t, x, w, b, m, v, _: lambda: t.nn.functional.batch_norm(x, m, v, w, b),
+            "batch_norm_relu_inference": lambda t, x, w, b, m, v, r, _: lambda: t.relu_(
+                t.nn.functional.batch_norm(x, m, v, w, b).add_(r)),
             "batch_norm_relu": lambda t, x, w, b, *_: lambda: t.relu_(
                 t.ops.aten.native_batch_norm(x, w, b, None, None, True, 0.1, EPS)[0]),
         }  # fmt: skip
@@ -218,6 +221,27 @@ def _loss(verb: str) -> Callable[[], Sample]:
     return make
 
 
+def _attention(verb: str) -> Callable[[], Sample]:
+    """A forward product is two of matrices; the backward pass is four."""
+
+    def make() -> Sample:
+        n, length, width = TOKENS
+        size = width // HEADS
+        q, k, v, gy = (_draw(n, length, HEADS, size).transpose(0, 2, 1, 3) for _ in range(4))
+        scale, flop = size**-0.5, 4.0 * n * length**2 * width
+        what = f"{HEADS} heads of {_times(n, length, size)}"
+        if verb == "attention_grad":
+            weights = minidl.kernels.lookup("attention")(q, k, v, scale)[1]
+            return Sample(what, (gy, q, k, v, weights, scale), flop=2 * flop)
+
+        def theirs(t: Any, q: Any, k: Any, v: Any, scale: float) -> Call:
+            return lambda: t.nn.functional.scaled_dot_product_attention(q, k, v, scale=scale)
+
+        return Sample(what, (q, k, v, scale), flop=flop, torch=theirs)
+
+    return make
+
+
 def _embedding(verb: str) -> Callable[[], Sample]:
     def make() -> Sample:
         *outer, size = TOKENS
@@ -253,14 +277,17 @@ _ADAM = _optimizer(beta1=0.9, beta2=0.999, eps=1e-8)("state", "state", "none", "
 SAMPLES: dict[str, Callable[[], Sample]] = {
     "relu": _on_maps(1, lambda t, x: lambda: t.relu(x)),
     "relu_grad": _on_maps(2, lambda t, gy, y: lambda: t.ops.aten.threshold_backward(gy, y, 0)),
+    "tanh_grad": _on_maps(2, lambda t, gy, y: lambda: t.ops.aten.tanh_backward(gy, y)),
     "add": _on_maps(2, lambda t, a, b: lambda: t.add(a, b)),
+    "channel_sum": _on_maps(1, lambda t, x: lambda: t.sum(x, (0, 2, 3))),
     **{verb: _convolution(verb) for verb in ("conv2d", "conv2d_input_grad", "conv2d_weight_grad")},
     **{verb: _columns(verb) for verb in ("im2col", "col2im")},
     **{verb: _pooling(verb) for verb in ("max_pool2d", "max_pool2d_grad", "max_pool2d_take", "avg_pool2d", "avg_pool2d_grad")},
     **{verb: _adaptive(verb) for verb in (
         "adaptive_avg_pool2d", "adaptive_avg_pool2d_grad", "adaptive_max_pool2d", "adaptive_max_pool2d_grad")},
     **{verb: _batch_norm(verb) for verb in (
-        "batch_norm", "batch_norm_grad", "batch_norm_relu", "batch_norm_relu_grad", "batch_norm_inference")},
+        "batch_norm", "batch_norm_grad", "batch_norm_relu", "batch_norm_relu_grad", "batch_norm_inference",
+        "batch_norm_relu_inference")},
     **{verb: _layer_norm(verb) for verb in ("layer_norm", "layer_norm_grad")},
     **{verb: _group_norm(verb) for verb in ("group_norm", "group_norm_grad")},
     "local_response_norm": _on_maps(1, lambda t, x, *o: lambda: t.nn.functional.local_response_norm(x, *o), 5, 1e-4, 0.75, 2.0),
@@ -269,6 +296,14 @@ SAMPLES: dict[str, Callable[[], Sample]] = {
     "softmax_grad": _on_rows(2, lambda t, gy, y, axis: lambda: t.ops.aten._softmax_backward_data(gy, y, axis, y.dtype), 1),
     "log_softmax": _on_rows(1, lambda t, x, axis: lambda: t.log_softmax(x, axis), 1),
     "log_softmax_grad": _on_rows(2, lambda t, g, y, axis: lambda: t.ops.aten._log_softmax_backward_data(g, y, axis, y.dtype), 1),
+    "sigmoid": _on_rows(1, lambda t, x: lambda: t.sigmoid(x)),
+    "sigmoid_grad": _on_rows(2, lambda t, gy, y: lambda: t.ops.aten.sigmoid_backward(gy, y)),
+    "tanh": _on_rows(1, lambda t, x: lambda: t.tanh(x)),
+    "silu": _on_rows(1, lambda t, x: lambda: t.nn.functional.silu(x)),
+    "silu_grad": _on_rows(2, lambda t, gy, x: lambda: t.ops.aten.silu_backward(gy, x)),
+    "gelu": _on_rows(1, lambda t, x, how: lambda: t.nn.functional.gelu(x, approximate=how), "none"),
+    "gelu_grad": _on_rows(2, lambda t, gy, x, how: lambda: t.ops.aten.gelu_backward(gy, x, approximate=how), "none"),
+    **{verb: _attention(verb) for verb in ("attention", "attention_grad")},
     **{verb: _loss(verb) for verb in ("softmax_cross_entropy", "softmax_cross_entropy_grad", "nll_loss", "nll_loss_grad")},
     "philox_bits": lambda: Sample(f"{DRAWS:,} words", (*KEY, DRAWS)),
     "philox_uniform": lambda: Sample(f"{DRAWS:,} numbers", ((DRAWS,), KEY, "float32")),

@@ -87,7 +87,9 @@ def places(verb: str) -> list[Place]:
     ]
 
 
-def _written_at(kernel: Callable[..., Any]) -> tuple[Path, int]:
+def _written_at(kernel: Any) -> tuple[Path, int]:
+    if hasattr(kernel, "written_in"):  # it is imported when it is called
+        return kernel.written_in
     while isinstance(kernel, functools.partial):  # the plain kernels are one function for numpy and cupy, its module bound
         kernel = next((part for part in kernel.args if callable(part) and not inspect.ismodule(part)), kernel.func)
     kernel = inspect.unwrap(kernel)
@@ -95,76 +97,66 @@ def _written_at(kernel: Callable[..., Any]) -> tuple[Path, int]:
 
 
 class Found(NamedTuple):
-    """What a name stands for: a verb, with its contract, or a program of the vector kernels; and the programs in question."""
+    """What a name stands for: a verb, with its contract, or a program of the vector kernels; and what writes the programs."""
 
     spec: KernelSpec | None
     programs: dict[str, Callable[..., Any]]
 
 
-def find(name: str, with_programs: bool = False) -> Found:
-    """The verb or the vector program called ``name``.
-
-    ``with_programs``: a verb's programs are wanted and not only looked for, so that it is an error if there are none.
+def find(name: str) -> Found:
+    """The verb or the vector program called ``name``; a verb has no programs where vector kernels cannot run.
 
     Raises:
-        ConfigError: there is nothing of that name (the message has the closest ones), or the verb has no program here.
+        ConfigError: there is nothing of that name; the message has the closest ones.
     """
+    known = _check(name)
+    if name in known:
+        return Found(None, {name: known[name]})
+    if _without_programs(name):
+        return Found(kernels.spec(name), {})
+    return Found(kernels.spec(name), {text.program: known[text.program] for text in _written(name, None)[1]})
+
+
+def _check(name: str) -> dict[str, Callable[..., Any]]:
+    """All programs, if ``name`` is one of them or a verb."""
     from minidl.kernels.cpu import listing
 
     programs = listing.programs()
-    if name in programs:
-        return Found(None, {name: programs[name]})
-    if name not in kernels.verbs():
+    if name not in programs and name not in kernels.verbs():
         close = difflib.get_close_matches(name, [*kernels.verbs(), *programs], 3)
         hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else "."
         raise ConfigError(f"no kernel is called {name!r}{hint} `minidl kernels list` lists the verbs")
-    spec = kernels.spec(name)
-    why = _without_programs(name)
-    if why:
-        if with_programs:
-            raise ConfigError(f"{name} has no machine code to show: {why}")
-        return Found(spec, {})
-    return Found(spec, {found: programs[found] for found in programs_of(name)})
+    return programs
 
 
 def _without_programs(verb: str) -> str:
+    """Why there is no machine code of a verb; empty if there is some."""
     from minidl.inspect.kernel_samples import SAMPLES
 
     if VECTOR not in kernels.variants(verb, "cpu"):
         return "it has no vector kernel; NumPy computes it"
     if verb not in SAMPLES:
-        return "there is no example of its arguments"
+        return "there is no sample of its arguments"
     return unavailable(VECTOR, "cpu")
 
 
-def programs_of(verb: str) -> list[str]:
-    """The programs that the vector kernel of ``verb`` launches for its sample, found by running it."""
-    from minidl.inspect.kernel_samples import sample
-    from minidl.kernels.cpu import listing
-
-    found = sample(verb)
-    with listing.watched() as seen:
-        kernels.variants(verb, "cpu")[VECTOR](*found.arguments, **found.options)
-    return seen
+def ir(name: str, isa: str | None) -> str:
+    """The IR text of a program, or of the programs that a verb's sample runs, for an instruction set (default: the host's)."""
+    return "\n".join(text.text for text in _written(name, isa)[1])
 
 
-def ir(name: str, isa_name: str | None) -> str:
-    """The IR text of a program (of each program of a verb), for an instruction set (default: the host's)."""
-    return "\n".join(program.text() for program in _written(name, isa_name)[1])
-
-
-def assembly(name: str, isa_name: str | None, only_loops: bool = False) -> str:
-    """The machine code of a program (of each program of a verb); ``only_loops``: of its innermost loops."""
+def assembly(name: str, isa: str | None, only_loops: bool = False) -> str:
+    """The machine code of what :func:`ir` returns; ``only_loops``: of its innermost loops."""
     from minidl.kernels.cpu import engine, listing
 
-    isa, programs = _written(name, isa_name)
+    machine, texts = _written(name, isa)
     try:
-        codes = {program.name: engine.assembly(program.text(), isa) for program in programs}
+        codes = {text.name: engine.assembly(text.text, machine) for text in texts}
     except engine.Unavailable as error:
         raise ConfigError(str(error)) from None
     if not only_loops:
         return "\n".join(codes.values())
-    comment = "//" if isa.name == "neon" else "#"
+    comment = "//" if machine.name == "neon" else "#"
     return "\n\n".join(
         "\n".join([f"{comment} {program}: {len(loop.lines)} lines", *loop.lines])
         for program, code in codes.items()
@@ -172,12 +164,26 @@ def assembly(name: str, isa_name: str | None, only_loops: bool = False) -> str:
     )
 
 
-def _written(name: str, isa_name: str | None) -> tuple[Any, list[Any]]:
-    from minidl.kernels.cpu import engine, listing
+def _written(name: str, isa: str | None) -> tuple[Any, list[Any]]:
+    """(the instruction set, the kernels' texts).
 
+    Raises:
+        ConfigError: no such name, no such instruction set, or nothing to show of it.
+    """
+    from minidl.inspect import kernel_texts
+    from minidl.kernels.cpu import engine
+
+    known = _check(name)
+    why = "" if name in known else _without_programs(name)
+    if why:
+        raise ConfigError(f"{name} has no machine code to show: {why}")
     try:
-        isa = engine.isa_named(isa_name) if isa_name else engine.host_isa()
+        machine = engine.isa_named(isa) if isa else engine.host_isa()
     except engine.Unavailable as error:
         raise ConfigError(f"{name}: its machine code cannot be shown: {error}") from None
-    found = find(name, with_programs=True)
-    return isa, [listing.written(program, isa) for program in found.programs.values()]
+    if name not in known:
+        return machine, kernel_texts.texts(machine, name)
+    found = [text for text in kernel_texts.texts(machine) if text.program == name]
+    if not found:
+        raise ConfigError(f"{name}: no sample runs this program, so there is nothing to show")
+    return machine, found[:1]

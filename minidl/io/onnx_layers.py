@@ -24,8 +24,9 @@ def _pads(geom: Any) -> list[int]:
 
 
 @rule("conv2d")
-def _conv2d(g: Graph, x: Value, w: Value, b: Value | None, *, geom: Any) -> str:
-    return g.op("Conv", x, w, b, group=geom.groups, **_window(geom, _pads(geom)))
+def _conv2d(g: Graph, x: Value, w: Value, b: Value | None, *, geom: Any, relu: bool = False) -> str:
+    y = g.op("Conv", x, w, b, group=geom.groups, **_window(geom, _pads(geom)))
+    return g.op("Relu", y) if relu else y
 
 
 @rule("conv2d_input_grad")
@@ -140,6 +141,14 @@ def _batch_norm_inference(
 ) -> str:
     w, b = _affine(g, x, w, b, (x.shape[1],))
     return g.op("BatchNormalization", x, w, b, mean, var, epsilon=float(eps))
+
+
+@rule("batch_norm_relu_inference")
+def _batch_norm_relu_inference(
+    g: Graph, x: Value, w: Value | None, b: Value | None, mean: Value, var: Value, residual: Value | None, *, eps: float
+) -> str:
+    y = _batch_norm_inference(g, x, w, b, mean, var, eps=eps)
+    return g.op("Relu", y if residual is None else g.op("Add", y, residual))
 
 
 @rule("batch_norm")

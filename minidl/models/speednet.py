@@ -170,7 +170,7 @@ def covariance(images: Tensor) -> list[list[float]]:
     return (products.mean(0) / columns.shape[2]).tolist()
 
 
-@register("speednet", paper="arXiv:2404.00498 (its ideas)", parameters=1_977_952)
+@register("speednet", paper="arXiv:2404.00498", parameters=1_977_952)
 def speednet(
     num_classes: int = 10, in_channels: int = 3, image_size: int | tuple[int, int] = 32,
     widths: Sequence[int] = (64, 256, 256), filters: int = 32, activation: str = "relu", scale: float = 1 / 9,

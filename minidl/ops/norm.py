@@ -83,14 +83,30 @@ class BatchNormInference(Function, verb="batch_norm_inference"):
         return F.batch_norm_inference(x, w, b, mean, var, eps=eps)
 
     def backward(self, F, gy, x, w, mean, var):
-        axis = (0, *range(2, len(x.shape)))
-        channels = _known((1, -1) + (1,) * (len(x.shape) - 2), x.shape[1])
-        invstd = F.reshape(F.rsqrt(F.add(var, self.eps)), shape=channels)
-        g = gy if w is None else F.mul(gy, F.reshape(w, shape=channels))
-        xhat = self.needs[1] and F.mul(F.sub(x, F.reshape(mean, shape=channels)), invstd)
-        return (self.needs[0] and F.mul(g, invstd),
-                self.needs[1] and F.sum(F.mul(gy, xhat), axis=axis),
-                self.needs[2] and F.sum(gy, axis=axis), None, None)
+        return (*_inference_grad(self, F, gy, x, w, mean, var), None, None)
+
+
+def _inference_grad(self, F, gy, x, w, mean, var):
+    axis = (0, *range(2, len(x.shape)))
+    channels = _known((1, -1) + (1,) * (len(x.shape) - 2), x.shape[1])
+    invstd = F.reshape(F.rsqrt(F.add(var, self.eps)), shape=channels)
+    g = gy if w is None else F.mul(gy, F.reshape(w, shape=channels))
+    xhat = self.needs[1] and F.mul(F.sub(x, F.reshape(mean, shape=channels)), invstd)
+    return (self.needs[0] and F.mul(g, invstd),
+            self.needs[1] and F.sum(F.mul(gy, xhat), axis=axis),
+            self.needs[2] and F.channel_sum(gy))
+
+
+class BatchNormReluInference(Function, verb="batch_norm_relu_inference"):
+    """max(batch_norm_inference(x) + residual, 0), without arrays in between."""
+
+    def forward(self, F, x, w, b, mean, var, residual, *, eps):
+        self.eps = eps
+        return F.batch_norm_relu_inference(x, w, b, mean, var, residual, eps=eps)
+
+    def backward(self, F, gy, x, w, mean, var, y):
+        g = F.relu_grad(gy, y)
+        return (*_inference_grad(self, F, g, x, w, mean, var), None, None, self.needs[5] and g)
 
 
 class LayerNorm(Function, verb="layer_norm"):

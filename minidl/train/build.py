@@ -74,6 +74,7 @@ def build(config: TrainConfig, folder: RunFolder | None = None, reporter: Quiet 
     card = ModelCard(config.model, options, shape, tuple(train_set.class_names), preprocessing.config(), config.data)
     plateau = config.schedule == "plateau"
     views = Prepared(Preparation.of(card), config.tta)
+    tta_batch = max(1, TEST_BATCH // views.kind.count)  # as many pictures for the net at once
     return Trainer(
         model,
         optimizer,
@@ -89,7 +90,7 @@ def build(config: TrainConfig, folder: RunFolder | None = None, reporter: Quiet 
         clip_norm=config.clip_norm,
         val_every=config.val_every,
         tta=views.kind,
-        tta_loader=data.DataLoader(test_set, TEST_BATCH, transform=views) if views.kind.count > 1 else None,  # type: ignore[arg-type]
+        tta_loader=data.DataLoader(test_set, tta_batch, transform=views) if views.kind.count > 1 else None,  # type: ignore[arg-type]
         train_error_loader=data.DataLoader(train_set, TEST_BATCH, transform=preprocessing) if config.train_error else None,
         folder=folder,
         card=card,

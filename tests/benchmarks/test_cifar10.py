@@ -33,7 +33,8 @@ def test_a_recipe_as_it_is_needs_no_options(recipe):
 
 
 @pytest.mark.parametrize("options", [
-    {"epochs": 30, "lr": 0.05}, {"milestones": [100, 200], "schedule": "step"}, {"drop_last": True}, {"tta": "shift:2"},
+    {"epochs": 30, "lr": 0.05, "nesterov": False}, {"milestones": [100, 200], "schedule": "step"},
+    {"drop_last": True}, {"tta": "shift:2"},
     {"model": "plain20", "model_options": {"width": 8}}, {"weight_decay": 1e-5, "seed": 3, "val_every": 7},
 ])  # fmt: skip
 def test_the_command_makes_the_same_run(options):
@@ -130,3 +131,11 @@ def test_experiments(tmp_path):
 def test_every_kept_run_stands_in_a_table():
     shown = cifar10.runs() + cifar10.errors()
     assert all(f"--recipe {found['recipe']}" in shown for found in cifar10.records())
+
+
+def test_pictures_are_shown_where_they_are(monkeypatch, tmp_path):
+    monkeypatch.setattr(cifar10, "ROOT", tmp_path)
+    write(tmp_path, record("he-reduced", model="plain20"))
+    assert "![" not in cifar10.errors(tmp_path)
+    (tmp_path / "he-reduced.png").touch()
+    assert cifar10.errors(tmp_path).endswith("](../he-reduced.png)\n")

@@ -38,6 +38,8 @@ def test_batch_norm(shape, dtype, layout, present, seed):
     check("batch_norm_grad", gy, x, w, mean, invstd, dtype=dtype, scale=scale)
     var = np.square(draw(seed + 4, shape[1:2], "float32")) + 0.5
     check("batch_norm_inference", x, w, b, mean, var, EPS, dtype=dtype)
+    for residual in (None, x[::-1]):
+        check("batch_norm_relu_inference", x, w, b, mean, var, residual, EPS, dtype=dtype)
 
 
 @few

@@ -212,6 +212,28 @@ NORMS = [
         without={**NO_SCALAR, "half": "PyTorch rounds the statistics to float16 in between"},
     ),
     Op(
+        "F.batch_norm(eval, relu)",
+        lambda x, m, v, w=None, b=None, r=None, eps=1e-5: F.batch_norm(x, m, v, w, b, eps=eps, relu=True, residual=r),
+        lambda d: [
+            Sample(d(2, 2, 3), d(2), d.between(0.5, 2, 2), d(2), d(2), d(2, 2, 3), constants=(1, 2)),
+            Sample(d(3, 2), d(2), d.between(0.5, 2, 2), constants=(1, 2)),
+            Sample(d(1, 2, 2, 2), d(2), d.between(0.5, 2, 2), d(2), constants=(1, 2)),
+            Sample(d(0, 2), d(2), d.between(0.5, 2, 2), d(2), d(2), d(0, 2), constants=(1, 2)),
+        ],
+        lambda x, m, v, w=None, b=None, r=None, eps=1e-5: np.maximum(
+            _batch_norm_eval(x, m, v, w, b, eps) + (0 if r is None else r), 0
+        ),
+        torch=lambda torch: (
+            lambda x, m, v, w=None, b=None, r=None: torch.relu(
+                torch.nn.functional.batch_norm(x, m, v, w, b) + (0 if r is None else r)
+            )
+        ),
+        verbs=("batch_norm_relu_inference",),
+        composites=("relu_grad",),
+        tolerance=NORM_TOLERANCE,
+        without=NO_SCALAR,
+    ),
+    Op(
         "F.batch_norm(eval)",
         lambda x, m, v, w=None, b=None, eps=1e-5: F.batch_norm(x, m, v, w, b, eps=eps),
         lambda d: [

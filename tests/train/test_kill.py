@@ -13,8 +13,9 @@ from minidl.io import checkpoint
 from minidl.train.log import read_metrics
 
 OPTIONS = (
-    "--limit 192 --batch-size 8 --epochs 2 --checkpoint-steps 4 --threads 1 --seed 3 --ema 0.9 --augment strong".split()
-)
+    "--limit 192 --batch-size 8 --epochs 2 --checkpoint-steps 4 --threads 1 --seed 3 --ema 0.9 --augment strong "
+    "--flip alternating --lookahead 0.5 --tta flip --train-error"
+).split()
 
 
 def command(*arguments):
@@ -72,7 +73,7 @@ def wait_for_change(folder, process):
 def timeless(folder):
     """The record without what the clock wrote into it."""
     return [
-        {key: value for key, value in record.items() if key not in ("seconds", "images_per_second", "load")}
+        {key: value for key, value in record.items() if key not in ("seconds", "images_per_second", "load", "tta_seconds")}
         for record in read_metrics(folder / "metrics.jsonl")
     ]
 

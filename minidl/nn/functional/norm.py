@@ -35,7 +35,7 @@ def batch_norm(input: Tensor, running_mean: Tensor | None, running_var: Tensor |
         running_mean, running_var, weight, bias: (C,) or None.
         unbiased: the running variance takes m / (m - 1) times the batch's, as PyTorch and the paper's inference do; False
             keeps m as the divisor.
-        relu, residual: return max(result + residual, 0), or max(result, 0); in training this is one pass over memory.
+        relu, residual: return max(result + residual, 0), or max(result, 0); this is one pass over memory.
 
     Raises:
         ShapeError: no channels, unequal numbers of them, or a training batch with one value per channel.
@@ -43,15 +43,17 @@ def batch_norm(input: Tensor, running_mean: Tensor | None, running_var: Tensor |
     Source: Ioffe & Szegedy 2015, arXiv:1502.03167.
     """
     _check_channels("batch_norm", input, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias)
+    fused = relu and (residual is None or residual.shape == input.shape)
     if not training:
         if running_mean is None or running_var is None:
             raise ShapeError("batch_norm: evaluation needs running_mean and running_var; pass them, or training=True")
+        if fused:
+            return tensors.batch_norm_relu_inference(input, weight, bias, running_mean, running_var, residual, eps=eps)
         return _add_relu(tensors.batch_norm_inference(input, weight, bias, running_mean, running_var, eps=eps), relu, residual)
     m = input.numel() // max(input.shape[1], 1)
     if m == 1:
         raise ShapeError(f"batch_norm: a training batch of shape {input.shape} has one value for each channel, whose "
                          "variance is 0; use a larger batch, or eval()")
-    fused = relu and (residual is None or residual.shape == input.shape)
     if fused:
         y, mean, invstd = tensors.batch_norm_relu(input, weight, bias, residual, eps=eps)
     else:

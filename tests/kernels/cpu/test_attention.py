@@ -75,7 +75,7 @@ def test_tiles_cover_the_scores(isa):
     for queries in (1, 15, 16, 17, 65, 197, 512):
         for keys in (1, 3, 65):
             for size in (1, 16, 64, 80, 112):
-                scores, values, padded = attention._tiles(isa, queries, keys, size)
+                scores, values, padded = attention.tiles_for(isa, queries, keys, size)
                 assert padded % (scores.vectors * isa.width) == 0 and queries <= padded < queries + scores.vectors * isa.width
                 assert scores.rows <= keys and values.rows <= min(queries, keys)
                 assert -(-size // isa.width) % values.vectors == 0

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minidl.kernels import variants
-from minidl.kernels.cpu import threads, transforms
+from minidl.kernels.cpu import dispatch, threads, transforms
 from minidl.kernels.cpu.emit import Kernel
 from minidl.kernels.cpu.launch import Program
 from minidl.kernels.cpu.winograd_shapes import suits
@@ -72,6 +72,24 @@ def test_any_shape(case, precision, layout, seed):
     assert_near(got, expected, TOLERANCE[precision])
 
 
+@settings(deadline=None, max_examples=40)
+@given(case=convolutions(), layout=layouts, seed=seeds)
+def test_columns_and_back(case, layout, seed):
+    geom = conv2d_geometry(*case)
+    rng = np.random.default_rng(seed)
+    x = arrange(rng.standard_normal(case[0]).astype(np.float32), layout)
+    gcols = rng.standard_normal((geom.N, geom.C * geom.kh * geom.kw, geom.out_h * geom.out_w)).astype(np.float32)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dispatch, "LARGE", 1)
+        check = guard_bands(patch)
+        cols, back = variants("im2col")["vector"](x, geom), variants("col2im")["vector"](arrange(gcols, layout), geom)
+        if x.size and cols.size:
+            check()
+    np.testing.assert_array_equal(cols, variants("im2col")["numpy"](x, geom))
+    # Up to 49 numbers of order one, added in float32.
+    np.testing.assert_allclose(back, variants("col2im")["numpy"](gcols.astype(np.float64), geom), rtol=1e-5, atol=2e-5)
+
+
 SHAPES = {
     "1 pixel": ((1, 16, 1, 1), (16, 16, 1, 1), 1, 0),
     "no images": ((0, 16, 8, 8), (16, 16, 3, 3), 1, 1),
@@ -89,6 +107,9 @@ SHAPES = {
     "wide 7x7": ((5, 130, 7, 7), (136, 130, 3, 3), 1, 1),
     "wider than tiles": ((2, 96, 9, 11), (88, 96, 3, 3), 1, 1),
     "wide 5x5": ((1, 136, 9, 6), (72, 136, 5, 5), 1, 2),
+    "1x1 stride 3, odd": ((2, 40, 11, 13), (24, 40, 1, 1), 3, 0),
+    "1x1 stride 2, no step": ((2, 16, 1, 1), (24, 16, 1, 1), 2, 0),
+    "1x1, many weights": ((3, 520, 3, 2), (530, 520, 1, 1), 1, 0),
     "shrinking": ((2, 24, 13, 30), (48, 24, 3, 3), 1, (2, 0)),
     "3 wide": ((1, 16, 14, 3), (40, 16, 3, 3), 1, 2),
     "grouped": ((2, 64, 9, 9), (96, 32, 3, 3), 1, 1, 1, 2),
@@ -126,6 +147,16 @@ def test_the_number_of_threads_changes_no_bit(name, precision):
     finally:
         threads.set_num_threads(before)
     assert all(result == results[0] for result in results)
+
+
+@pytest.mark.parametrize("name", ["ResNet 8x8", "AlexNet 1", "AlexNet 2", "1x1 stride 2", "gray 5x5", "wide 7x7", "depthwise"])
+def test_a_relu_in_the_same_pass_gives_the_same_bits(guarded, name):
+    x, w, b, _, geom = data(SHAPES[name], 2)
+    x[-1, :, :2, :2], conv2d = np.nan, variants("conv2d")["vector"]
+    y, rectified = conv2d(x, w, b, geom), conv2d(x, w, b, geom, relu=True)
+    guarded()
+    assert np.isnan(rectified).any() and (rectified == 0).any()
+    np.testing.assert_array_equal(rectified, np.maximum(y, 0))
 
 
 def test_channels_last_goes_in_and_out_without_a_copy():

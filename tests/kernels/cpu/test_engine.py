@@ -1,4 +1,5 @@
 """The cache of machine code, the choice of instructions, and life without a compiler."""
+import errno
 import os
 import subprocess
 import sys
@@ -59,12 +60,86 @@ def test_a_folder_that_cannot_be_written(tmp_path):
     assert store.get("key") == b"code"
 
 
+def test_a_full_disk(tmp_path, monkeypatch):
+    def full(self, content):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    store = ObjectCache(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(cache.os, "fdopen", lambda handle, mode: (os.close(handle), full(None, b"")))
+        store.put("key", b"code")
+    assert store.get("key") == b"code" and list(tmp_path.iterdir()) == []   # in memory, and no half of it on disk
+
+
+def test_an_object_under_another_key_is_refused(tmp_path):
+    """Such as when files were renamed: its own checksum is right, and it is somebody else's kernel."""
+    store = ObjectCache(tmp_path)
+    store.put("a", b"code of a")
+    (tmp_path / "a.object").rename(tmp_path / "b.object")
+    assert store.get("b") is None and store.get("a") is None
+
+
+def test_what_killed_processes_left_behind_is_removed(tmp_path):
+    for i in range(5):
+        (tmp_path / f"left{i}.tmp").write_bytes(bytes(1000))
+        os.utime(tmp_path / f"left{i}.tmp", (1000 + i, 1000 + i))
+    ObjectCache(tmp_path, limit=3000).put("key", bytes(1000))
+    assert {path.name for path in tmp_path.iterdir()} == {"key.object", "left4.tmp"}
+
+
+def test_a_new_folder_is_its_owners_alone(tmp_path):
+    ObjectCache(tmp_path / "kernels").put("key", b"code")
+    assert os.name != "posix" or (tmp_path / "kernels").stat().st_mode & 0o077 == 0
+
+
+MANY = """
+import sys
+from pathlib import Path
+from minidl.kernels.cpu.cache import ObjectCache
+store = ObjectCache(Path(sys.argv[1]), limit=20 * 1000)
+for turn in range(300):
+    key = f"k{turn * int(sys.argv[2]) % 31}"
+    found = store.get(key)
+    assert found in (None, key.encode() * 500), key
+    if found is None:
+        store.put(key, key.encode() * 500)
+assert not store._memory
+"""
+
+
+def test_many_processes_at_once(tmp_path):
+    """They write, read, and remove each other's entries all the time: 31 objects of which 20 have room."""
+    commands = [[sys.executable, "-c", MANY, str(tmp_path), str(step)] for step in (1, 3, 7, 11)]
+    workers = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT) for command in commands]
+    for worker in workers:
+        _, errors = worker.communicate(timeout=300)
+        assert worker.returncode == 0, errors
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 20 * 1000
+    assert {path.suffix for path in tmp_path.iterdir()} == {".object"}
+
+
+def test_processes_that_compile_the_same_kernels_at_once(tmp_path):
+    env = {**os.environ, cache.ENVIRONMENT: str(tmp_path), "MINIDL_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", STEP]
+    workers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env, cwd=ROOT) for _ in range(3)]
+    results = {worker.communicate(timeout=300)[0] for worker in workers}
+    assert len(results) == 1 and all(worker.returncode == 0 for worker in workers)
+    assert {path.suffix for path in tmp_path.iterdir()} == {".object"}
+
+
 def test_the_folder_is_the_users(monkeypatch, tmp_path):
     monkeypatch.setenv(cache.ENVIRONMENT, str(tmp_path))
     assert cache.default_folder() == tmp_path
     monkeypatch.delenv(cache.ENVIRONMENT)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert cache.default_folder() == tmp_path / "minidl" / "kernels"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    nowhere = cache.default_folder()                 # a user without a home
+    assert nowhere.is_absolute()
+    store = ObjectCache(nowhere)
+    store.put("key", b"code")
+    assert store.get("key") == b"code" and not nowhere.exists()
 
 
 def test_the_key_is_everything_the_object_depends_on():

@@ -48,7 +48,8 @@ def test_every_float(name):
         far = x < -5.5
         assert ulps[far].max() < 65
         ulps = ulps[~far]
-    assert ulps.max() <= LARGEST[name]
+    # Without fused multiply-add (the portable form) nothing tells what rounding took from x^2.
+    assert ulps.max() <= (14 if name == "normal_cdf" and engine.host_isa().name == "portable" else LARGEST[name])
 
 
 def test_signs_of_zero():
