@@ -1,7 +1,8 @@
 """Launching a kernel: the same checks and the same code, on a GPU or on the emulator.
 
-A raw kernel takes whatever bytes it is given: one array of another dtype, with strides or of another device, and it is silently wrong or
-writes elsewhere.  So nothing is launched but through ``launch``, which compares every argument with the kernel's own text.
+A raw kernel takes whatever bytes it is given: one array of another dtype, with strides or of another device, and it is
+silently wrong or writes elsewhere.  So nothing is launched but through ``launch``, which compares every argument with the
+kernel's own text.
 """
 import functools
 from collections.abc import Callable
@@ -23,7 +24,10 @@ class Gpu(Protocol):
 
     name: str
     xp: Any
-    multiprocessors: int
+
+    @property
+    def multiprocessors(self) -> int:
+        """How many blocks run at the same time, or more."""
 
     def function(self, file: str, entry: str, defines: tuple[str, ...]) -> Callable[..., None]:
         """The kernel, compiled: ``f(grid, block, arguments, shared_mem=bytes)``."""
@@ -141,7 +145,9 @@ def _convert(gpu: Gpu, entry: str, parameter: source.Parameter, name: str, value
         if kind is not np.bool_ and np.dtype(dtype).kind in "iu":
             limits = np.iinfo(dtype)
             if not limits.min <= value <= limits.max:
-                raise ShapeError(f"{entry}: {parameter.name}={value} does not fit {parameter.type}; split the array into smaller ones")
+                raise ShapeError(
+                    f"{entry}: {parameter.name}={value} does not fit {parameter.type}; split the array into smaller ones"
+                )
         return kind(value)
     if value is None:
         return np.uintp(0)

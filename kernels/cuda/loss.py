@@ -17,7 +17,8 @@ def softmax_cross_entropy(
     gpu: Any, logits: Array, labels: Array, weight: Array | None, ignore_index: int, label_smoothing: float
 ) -> tuple[Array, Array]:
     xp = gpu.xp
-    counted_targets(xp, "cross_entropy", labels, logits.shape[1], ignore_index)    # a label that is no class would be read past the end
+    # A label that is no class would be read past the end.
+    counted_targets(xp, "cross_entropy", labels, logits.shape[1], ignore_index)
     logits, labels, weight = contiguous(gpu, logits, labels.astype(xp.int64, copy=False), weight)
     rows, classes = logits.shape
     losses, sample_weights = xp.empty(rows, logits.dtype), xp.empty(rows, logits.dtype)

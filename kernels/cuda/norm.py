@@ -49,7 +49,9 @@ def _statistics_naive(gpu: Any, x: Array, eps: float) -> tuple[Array, Array]:
     return mean, invstd
 
 
-def _apply(gpu: Any, x: Array, w: Array | None, b: Array | None, residual: Array | None, mean: Array, invstd: Array, relu: bool) -> Array:
+def _apply(
+    gpu: Any, x: Array, w: Array | None, b: Array | None, residual: Array | None, mean: Array, invstd: Array, relu: bool
+) -> Array:
     y = gpu.xp.empty(x.shape, x.dtype)
     w, b = contiguous(gpu, w, b)
     arguments = (x, mean, invstd, w, b, residual, y, y.size, x.shape[-1], int(relu))
@@ -103,7 +105,8 @@ def _batch_norm_grad(
     gresidual = xp.empty(x.shape, gy.dtype) if residual else None
     launch(gpu, FILE, "batch_norm_grad_sums", (gy, x, y, mean, partial, rows, c, per_block), dtype=x.dtype, grid=grid,
            block=(TILE, LANES))  # fmt: skip
-    launch(gpu, FILE, "batch_norm_grad_join", (partial, invstd, w, gw, gb, factors, c, grid[1], float(rows)), dtype=x.dtype, work=c)
+    joined = (partial, invstd, w, gw, gb, factors, c, grid[1], float(rows))
+    launch(gpu, FILE, "batch_norm_grad_join", joined, dtype=x.dtype, work=c)
     launch(gpu, FILE, "batch_norm_grad_apply", (gy, x, y, mean, factors, gx, gresidual, gx.size, c), dtype=x.dtype, work=gx.size)
     dtype = acc if w is None else w.dtype
     found = channels_first(gpu, gx), gw.astype(dtype, copy=False), gb.astype(dtype, copy=False)
@@ -122,13 +125,16 @@ def batch_norm_relu_grad(
     return _batch_norm_grad(gpu, gy, x, w, y, mean, invstd, residual)
 
 
-def _layer_norm(gpu: Any, entry: str, x: Array, w: Array | None, b: Array | None, ndim: int, eps: float) -> tuple[Array, Array, Array]:
+def _layer_norm(
+    gpu: Any, entry: str, x: Array, w: Array | None, b: Array | None, ndim: int, eps: float
+) -> tuple[Array, Array, Array]:
     xp, outer = gpu.xp, x.shape[: x.ndim - ndim]
     x, w, b = contiguous(gpu, x, w, b)
     rows, size = math.prod(outer), math.prod(x.shape[x.ndim - ndim :])
     y, acc, kept = xp.empty(x.shape, x.dtype), _computed(gpu, x.dtype), (*outer, *(1,) * ndim)
     mean, invstd = xp.empty(kept, acc), xp.empty(kept, acc)
-    launch(gpu, FILE, entry, (x, w, b, y, mean, invstd, rows, size, eps), dtype=x.dtype, work=rows * (1 if entry.endswith("naive") else 32))
+    threads = rows if entry.endswith("naive") else 32 * rows
+    launch(gpu, FILE, entry, (x, w, b, y, mean, invstd, rows, size, eps), dtype=x.dtype, work=threads)
     return y, mean, invstd
 
 
@@ -174,5 +180,6 @@ def local_response_norm(gpu: Any, x: Array, size: int, alpha: float, beta: float
 def local_response_norm_grad(gpu: Any, gy: Array, x: Array, size: int, alpha: float, beta: float, k: float) -> Array:
     gy, x = channels_last(gpu, gy), channels_last(gpu, x)
     gx = gpu.xp.empty(x.shape, x.dtype)
-    launch(gpu, FILE, "local_response_norm_grad", (gy, x, gx, gx.size, x.shape[-1], size, alpha, beta, k), dtype=x.dtype, work=gx.size)
+    arguments = (gy, x, gx, gx.size, x.shape[-1], size, alpha, beta, k)
+    launch(gpu, FILE, "local_response_norm_grad", arguments, dtype=x.dtype, work=gx.size)
     return channels_first(gpu, gx)

@@ -66,7 +66,8 @@ def _adam(gpu: Any, decoupled: bool, params: Sequence[Array], grads: Sequence[Ar
     table, chunks = _table(gpu, params, grads, exp_avgs, exp_avg_sqs, fresh=[False] * len(params))
     if chunks:
         t = float(steps[0])
-        arguments = (table, lr, lr / (1 - beta1**t), beta1, beta2, math.sqrt(1 - beta2**t), eps, weight_decay, int(decoupled), int(maximize))
+        step_size, root = lr / (1 - beta1**t), math.sqrt(1 - beta2**t)
+        arguments = (table, lr, step_size, beta1, beta2, root, eps, weight_decay, int(decoupled), int(maximize))
         launch(gpu, FILE, "adam", arguments, dtype=params[0].dtype, grid=(chunks,))
 
 

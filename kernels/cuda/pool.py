@@ -73,5 +73,6 @@ def avg_pool2d(gpu: Any, x: Array, geom: Any, count_include_pad: bool = True) ->
 def avg_pool2d_grad(gpu: Any, gy: Array, geom: Any, count_include_pad: bool = True) -> Array:
     gy = channels_last(gpu, gy)
     gx = gpu.xp.empty((len(gy), geom.H, geom.W, geom.C), gy.dtype)
-    launch(gpu, FILE, "avg_pool_grad", (gy, gx, gx.size, *_average_geometry(geom, count_include_pad)), dtype=gy.dtype, work=gx.size)
+    arguments = (gy, gx, gx.size, *_average_geometry(geom, count_include_pad))
+    launch(gpu, FILE, "avg_pool_grad", arguments, dtype=gy.dtype, work=gx.size)
     return channels_first(gpu, gx)

@@ -19,7 +19,7 @@ DTYPES = {
     "float16": ("__half", "float"),
     "bfloat16": ("__nv_bfloat16", "float"),
 }
-_NUMBERS = {
+_NUMBERS: dict[str, np.dtype] = {
     "int": np.dtype(np.int32), "unsigned": np.dtype(np.uint32), "Index": np.dtype(np.int64),
     "float": np.dtype(np.float32), "double": np.dtype(np.float64), "unsigned long long": np.dtype(np.uint64),
     "unsigned char": np.dtype(np.uint8), "bool": np.dtype(np.bool_),
@@ -41,7 +41,8 @@ class Parameter(NamedTuple):
         """What NumPy calls its type where T is the dtype named ``values``."""
         if self.type == "T":
             return values if values == "bfloat16" else np.dtype(values)
-        return _NUMBERS[DTYPES[values][1] if self.type == "A" else self.type]
+        number: np.dtype = _NUMBERS[DTYPES[values][1] if self.type == "A" else self.type]
+        return number
 
 
 @functools.cache

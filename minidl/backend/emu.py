@@ -10,7 +10,7 @@ from minidl.backend.cpu import CPU
 from minidl.backend.cuda import LaunchedVerbs
 
 
-class Emu(LaunchedVerbs, CPU):
+class Emu(LaunchedVerbs, CPU):  # type: ignore[misc] # the same verbs; LaunchedVerbs' come first
     """Verbs on NumPy arrays, computed by CUDA kernels where there is one."""
 
     def __init__(self) -> None:

@@ -1,7 +1,7 @@
 """Runs the CUDA kernels on the CPU: a .cu file, compiled by g++ behind ``include/emulator.h``, is called as CuPy calls a kernel.
 
-A launch takes what CuPy's RawKernel takes.  Where a GPU would read wrong bytes in silence, this raises: an argument of another dtype
-than the kernel's parameter, a missing argument, an array with strides.
+A launch takes what CuPy's RawKernel takes.  Where a GPU would read wrong bytes in silence, this raises: an argument of another
+dtype than the kernel's parameter, a missing argument, an array with strides.
 """
 import ctypes
 import functools
@@ -90,7 +90,8 @@ def _pack(entry, signature, arguments):
         if pointer and isinstance(value, np.ndarray):
             letters = value.dtype.str[1:] if value.dtype.name != "bfloat16" else "u2"
             if letters != code[1:] or not value.flags.c_contiguous:
-                raise TypeError(f"{entry} argument {i}: the kernel wants contiguous {code[1:]}, got {letters}, strides {value.strides}")
+                found = f"{letters}, strides {value.strides}"
+                raise TypeError(f"{entry} argument {i}: the kernel wants contiguous {code[1:]}, got {found}")
             cell = ctypes.c_void_p(value.ctypes.data)
             keep += [cell, value]
             pointers[i] = ctypes.addressof(cell)
@@ -130,7 +131,8 @@ def load(path: Path, defines: tuple[str, ...], sanitize: str = ""):
         unit = f'#include "emulator.h"\nnamespace {{\n#line 1 "{path}"\n{text}\n}}\n{exports}'
         with tempfile.TemporaryDirectory(dir=cache) as folder:
             made = Path(folder) / "unit.so"
-            result = subprocess.run([COMPILER, *flags, "-x", "c++", "-", "-o", str(made)], input=unit, text=True, capture_output=True)
+            command = [COMPILER, *flags, "-x", "c++", "-", "-o", str(made)]
+            result = subprocess.run(command, input=unit, text=True, capture_output=True)
             if result.returncode:
                 raise EmulatorError(f"{path.name}: g++ refuses it under {' '.join(defines)}:\n{result.stderr[:4000]}")
             os.replace(made, library)

@@ -1,7 +1,7 @@
 """One launch of a kernel with a mistake in it, as a program that a sanitizer can end.
 
 ``python -m tests.cuda_emulator.planted KERNEL wrong|right [SANITIZERS]`` launches a kernel of planted.cu,
-``python -m tests.cuda_emulator.planted --verb VERB VARIANT SANITIZERS [MACRO]`` one of ours, with the mistake that the macro plants.
+``python -m tests.cuda_emulator.planted --verb VERB VARIANT SANITIZERS [MACRO]`` one of ours, with what the macro plants.
 """
 import sys
 from pathlib import Path
@@ -21,7 +21,8 @@ def launch(kernel: str, wrong: bool, sanitize: str = "", schedule: str = "forwar
     """What ``kernel`` leaves in an array of 64 numbers."""
     emulator = Emulator(schedule, sanitize, folder=FOLDER, blocks_race=kernel == "race_between_blocks")
     x, y = np.arange(64, dtype=np.float32), np.zeros(64, np.int32 if kernel == "count" else np.float32)
-    threads, blocks = (32 if kernel in ("shuffle_mask", "half_warp", "misaligned") else 64), 2 if kernel == "race_between_blocks" else 1
+    threads = 32 if kernel in ("shuffle_mask", "half_warp", "misaligned") else 64
+    blocks = 2 if kernel == "race_between_blocks" else 1
     arguments = (x, y) if kernel in ("neighbour", "misaligned") else (y,)
     shared = 256 if kernel == "past_dynamic" else 0
     emulator.function("planted.cu", kernel, DEFINES)((blocks,), (threads,), (*arguments, np.int32(wrong)), shared_mem=shared)

@@ -1,7 +1,7 @@
 """What NVRTC makes of every kernel: registers and spills, by architecture and dtype.
 
-``python -m tests.cuda_emulator.registers`` compiles all and rewrites registers.json, the ceilings that test_nvrtc.py holds them to.
-It needs NVRTC (pip install 'minidl[cuda13]') and no GPU.
+``python -m tests.cuda_emulator.registers`` compiles all and rewrites registers.json, the ceilings that test_nvrtc.py holds
+them to.  It needs NVRTC (pip install 'minidl[cuda13]') and no GPU.
 """
 import json
 from collections.abc import Iterator

@@ -47,7 +47,8 @@ def test_what_is_refused(emulator):
 
 
 def test_a_variant_that_is_not_there(emulator):
-    with use(relu="vector"), pytest.raises(ConfigError, match="'relu' has no variant 'vector' on 'emu'; it has: cuda, naive, numpy"):
+    words = "'relu' has no variant 'vector' on 'emu'; it has: cuda, naive, numpy"
+    with use(relu="vector"), pytest.raises(ConfigError, match=words):
         lookup("relu", "emu")
 
 

@@ -1,12 +1,6 @@
-"""Every operation of the table on the emulator: what the CUDA backend computes, forward and backward, is what the CPU computes."""
-import numpy as np
+"""Every operation of the table on the emulator: the CUDA backend computes what the CPU does, forward and backward."""
 import pytest
 
-import minidl
-from minidl import nn
-from minidl.autograd.gradcheck import gradcheck
-from minidl.kernels import spec
-from minidl.nn import functional
 from tests.opdb import OPS, Op
 from tests.ops.test_table import assert_close, gradients, numbers
 

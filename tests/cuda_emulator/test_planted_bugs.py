@@ -1,4 +1,4 @@
-"""Mistakes that CUDA code makes are found: in the result, by the emulator, or by a sanitizer.  And what is right is not accused."""
+"""Mistakes that CUDA code makes are found: in the result, by the emulator or a sanitizer.  What is right is not accused."""
 import numpy as np
 import pytest
 
@@ -51,7 +51,8 @@ def test_a_report_of_a_sanitizer(kernel):
     if library(sanitizers) is None:
         pytest.skip(f"g++ has no library for {sanitizers}")
     wrong, right = (
-        run(sanitizers, ["-m", "tests.cuda_emulator.planted", kernel, how, sanitizers], capture_output=True) for how in ("wrong", "right")
+        run(sanitizers, ["-m", "tests.cuda_emulator.planted", kernel, how, sanitizers], capture_output=True)
+        for how in ("wrong", "right")
     )
     assert wrong.returncode and words in wrong.stderr, wrong.stderr[-3000:]
     assert "planted.cu" in wrong.stderr, "the report does not say where"

@@ -36,7 +36,9 @@ def on_gpu(kernel):
                         here[i] = cupy.asnumpy(b)
                     elif isinstance(a, np.ndarray):
                         a[...] = cupy.asnumpy(b)
-        return tuple(map(cupy.asnumpy, result)) if isinstance(result, tuple) else result if result is None else cupy.asnumpy(result)
+        if result is None:
+            return None
+        return tuple(map(cupy.asnumpy, result)) if isinstance(result, tuple) else cupy.asnumpy(result)
 
     return run_there
 
