@@ -1,10 +1,12 @@
-"""Launches of conv.cu and im2col.cu: convolution, its gradients, and windows as columns."""
+"""Launches of conv.cu, conv_mma.cu and im2col.cu: convolution, its gradients, and windows as columns."""
 from typing import Any
 
+from minidl.kernels.cuda import source
 from minidl.kernels.cuda.launch import Array, cuda, launch, same_dtype
 from minidl.kernels.cuda.layout import channels_first, channels_last
 
-FILE, IM2COL = "conv.cu", "im2col.cu"
+FILE, TENSOR, IM2COL = "conv.cu", "conv_mma.cu", "im2col.cu"
+FIRST_WITH_TENSOR_CORES = 80                         # compute capability; a call on an older GPU is refused by the compiler
 TILE_M, TILE_N = 64, 64                              # as in conv.cu: outputs of a block of 256 threads
 MAX_BLOCKS_YZ = 65535
 
@@ -41,6 +43,13 @@ def _takes(a: Array, b: Array, *others: Any) -> bool:
     return same_dtype(a, b, bias) and a.size > 0 and b.size > 0 and geom.groups <= MAX_BLOCKS_YZ
 
 
+def _takes_tensor(a: Array, b: Array, *others: Any) -> bool:
+    """16-bit arrays whose channels, in and out, come in groups of 8: a 16-byte copy never crosses a pixel."""
+    geom = others[0] if hasattr(others[0], "groups") else others[1]
+    by_eights = geom.C // geom.groups % 8 == 0 and geom.O // geom.groups % 8 == 0
+    return _takes(a, b, *others) and by_eights and source.made_for(TENSOR, a.dtype.name, FIRST_WITH_TENSOR_CORES)
+
+
 @cuda("conv2d", "naive", _takes)
 def conv2d_naive(gpu: Any, x: Array, w: Array, b: Array | None, geom: Any, precision: str = "fast") -> Array:
     x, w = channels_last(gpu, x), _filters_first(gpu, w)
@@ -50,16 +59,26 @@ def conv2d_naive(gpu: Any, x: Array, w: Array, b: Array | None, geom: Any, preci
     return channels_first(gpu, y)
 
 
-@cuda("conv2d", "cuda", _takes)
-def conv2d(gpu: Any, x: Array, w: Array, b: Array | None, geom: Any, precision: str = "fast") -> Array:
+def _conv(gpu: Any, kernel: tuple[str, str, int], x: Array, w: Array, b: Array | None, geom: Any) -> Array:
+    file, entry, threads = kernel
     x, w = channels_last(gpu, x), _filters_first(gpu, w)
     b = None if b is None else gpu.xp.ascontiguousarray(b)
     y = gpu.xp.empty((len(x), geom.out_h, geom.out_w, geom.O), x.dtype)
     pixels = y.size // geom.O
     grid = _tiles(pixels, geom.O // geom.groups, geom.groups)
-    if y.size:
-        launch(gpu, FILE, "conv", (x, w, b, y, pixels, *_numbers(geom)), dtype=x.dtype, grid=grid)
+    if pixels:
+        launch(gpu, file, entry, (x, w, b, y, pixels, *_numbers(geom)), dtype=x.dtype, grid=grid, block=(threads,))
     return channels_first(gpu, y)
+
+
+@cuda("conv2d", "cuda", _takes)
+def conv2d(gpu: Any, x: Array, w: Array, b: Array | None, geom: Any, precision: str = "fast") -> Array:
+    return _conv(gpu, (FILE, "conv", 256), x, w, b, geom)
+
+
+@cuda("conv2d", "tensor", _takes_tensor)
+def conv2d_tensor(gpu: Any, x: Array, w: Array, b: Array | None, geom: Any, precision: str = "fast") -> Array:
+    return _conv(gpu, (TENSOR, "conv_tensor", 128), x, w, b, geom)
 
 
 @cuda("conv2d_input_grad", "naive", _takes)
@@ -70,14 +89,24 @@ def conv2d_input_grad_naive(gpu: Any, gy: Array, w: Array, geom: Any, precision:
     return channels_first(gpu, gx)
 
 
-@cuda("conv2d_input_grad", "cuda", _takes)
-def conv2d_input_grad(gpu: Any, gy: Array, w: Array, geom: Any, precision: str = "fast") -> Array:
+def _input_grad(gpu: Any, kernel: tuple[str, str, int], gy: Array, w: Array, geom: Any) -> Array:
+    file, entry, threads = kernel
     gy, w = channels_last(gpu, gy), _channels_first(gpu, w, geom)
     gx = gpu.xp.empty((len(gy), geom.H, geom.W, geom.C), gy.dtype)
     pixels = gx.size // geom.C
     grid = _tiles(pixels, geom.C // geom.groups, geom.groups)
-    launch(gpu, FILE, "conv_input_grad", (gy, w, gx, pixels, *_numbers(geom)), dtype=gy.dtype, grid=grid)
+    launch(gpu, file, entry, (gy, w, gx, pixels, *_numbers(geom)), dtype=gy.dtype, grid=grid, block=(threads,))
     return channels_first(gpu, gx)
+
+
+@cuda("conv2d_input_grad", "cuda", _takes)
+def conv2d_input_grad(gpu: Any, gy: Array, w: Array, geom: Any, precision: str = "fast") -> Array:
+    return _input_grad(gpu, (FILE, "conv_input_grad", 256), gy, w, geom)
+
+
+@cuda("conv2d_input_grad", "tensor", _takes_tensor)
+def conv2d_input_grad_tensor(gpu: Any, gy: Array, w: Array, geom: Any, precision: str = "fast") -> Array:
+    return _input_grad(gpu, (TENSOR, "conv_input_grad_tensor", 128), gy, w, geom)
 
 
 def _from_filters_first(gw: Array, dtype: Any) -> Array:
@@ -93,8 +122,8 @@ def conv2d_weight_grad_naive(gpu: Any, gy: Array, x: Array, geom: Any, precision
     return _from_filters_first(gw, x.dtype)
 
 
-@cuda("conv2d_weight_grad", "cuda", _takes)
-def conv2d_weight_grad(gpu: Any, gy: Array, x: Array, geom: Any, precision: str = "fast") -> Array:
+def _weight_grad(gpu: Any, kernel: tuple[str, str, int], gy: Array, x: Array, geom: Any) -> Array:
+    file, entry, threads = kernel
     gy, x = channels_last(gpu, gy), channels_last(gpu, x)
     shape = geom.O, geom.kh, geom.kw, geom.C // geom.groups
     pixels, columns = gy.size // geom.O, shape[1] * shape[2] * shape[3]
@@ -103,12 +132,23 @@ def conv2d_weight_grad(gpu: Any, gy: Array, x: Array, geom: Any, precision: str 
     per_part = -(-pixels // parts)
     partial = gpu.xp.empty((parts, *shape), _sums(gpu, x.dtype))
     grid = (across[0], across[1], geom.groups * parts)
-    launch(gpu, FILE, "conv_weight_grad", (gy, x, partial, pixels, per_part, *_numbers(geom)), dtype=x.dtype, grid=grid)
+    arguments = (gy, x, partial, pixels, per_part, *_numbers(geom))
+    launch(gpu, file, entry, arguments, dtype=x.dtype, grid=grid, block=(threads,))
     if parts == 1:
         return _from_filters_first(partial[0], x.dtype)
     gw = gpu.xp.empty(shape, partial.dtype)
     launch(gpu, FILE, "add_parts", (partial, gw, gw.size, parts), dtype=x.dtype, work=gw.size)
     return _from_filters_first(gw, x.dtype)
+
+
+@cuda("conv2d_weight_grad", "cuda", _takes)
+def conv2d_weight_grad(gpu: Any, gy: Array, x: Array, geom: Any, precision: str = "fast") -> Array:
+    return _weight_grad(gpu, (FILE, "conv_weight_grad", 256), gy, x, geom)
+
+
+@cuda("conv2d_weight_grad", "tensor", _takes_tensor)
+def conv2d_weight_grad_tensor(gpu: Any, gy: Array, x: Array, geom: Any, precision: str = "fast") -> Array:
+    return _weight_grad(gpu, (TENSOR, "conv_weight_grad_tensor", 128), gy, x, geom)
 
 
 def _parts(gpu: Any, pixels: int, blocks: int) -> int:

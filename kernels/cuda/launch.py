@@ -29,6 +29,10 @@ class Gpu(Protocol):
     def multiprocessors(self) -> int:
         """How many blocks run at the same time, or more."""
 
+    @property
+    def capability(self) -> int:
+        """Its compute capability: 90 for sm_90."""
+
     def function(self, file: str, entry: str, defines: tuple[str, ...]) -> Callable[..., None]:
         """The kernel, compiled: ``f(grid, block, arguments, shared_mem=bytes)``."""
 
@@ -50,11 +54,14 @@ class CupyGpu:
     def multiprocessors(self) -> int:
         return int(self.xp.cuda.Device().attributes["MultiProcessorCount"])
 
+    @property
+    def capability(self) -> int:
+        return int(self.xp.cuda.Device().compute_capability)
+
     def function(self, file: str, entry: str, defines: tuple[str, ...]) -> Callable[..., None]:
         from minidl.kernels.cuda.loader import compile_cubin
 
-        capability = self.xp.cuda.Device().compute_capability
-        return self._module(file, f"sm_{capability}", defines, compile_cubin).get_function(entry)
+        return self._module(file, f"sm_{self.capability}", defines, compile_cubin).get_function(entry)
 
     def address(self, array: Array) -> int:
         return int(array.data.ptr)

@@ -14,7 +14,6 @@ from minidl.errors import DeviceError
 from minidl.kernels.cuda import source
 
 ARCHITECTURES = ("sm_75", "sm_80", "sm_90", "sm_90a", "sm_100", "sm_120")
-NEEDS = {"conv_mma.cu": 80}                          # the first compute capability that has mma.sync for bf16 and cp.async
 
 
 class Resources(NamedTuple):

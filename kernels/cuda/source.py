@@ -19,6 +19,9 @@ DTYPES = {
     "float16": ("__half", "float"),
     "bfloat16": ("__nv_bfloat16", "float"),
 }
+# Files that are made for some dtypes only, and the first architecture that has their instructions.
+TENSOR_CORES = {"conv_mma.cu": (("float16", "bfloat16"), 80)}
+
 _NUMBERS: dict[str, np.dtype] = {
     "int": np.dtype(np.int32), "unsigned": np.dtype(np.uint32), "Index": np.dtype(np.int64),
     "float": np.dtype(np.float32), "double": np.dtype(np.float64), "unsigned long long": np.dtype(np.uint64),
@@ -84,6 +87,12 @@ def _parameter(file: str, kernel: str, text: str) -> Parameter:
     if match is None or match["type"] not in (*_NUMBERS, "T", "A"):
         raise ConfigError(f"{file}: kernel {kernel}: cannot read the type of {text!r}; known: T, A, {', '.join(_NUMBERS)}")
     return Parameter(match["name"], match["type"], match["pointer"] is not None, match["const"] is not None)
+
+
+def made_for(name: str, dtype: str, capability: int) -> bool:
+    """Whether a file is compiled for arrays of ``dtype`` and a GPU of this compute capability (80: sm_80)."""
+    dtypes, first = TENSOR_CORES.get(name, (tuple(DTYPES), 0))
+    return dtype in dtypes and capability >= first
 
 
 def defines(dtype: str, options: tuple[str, ...] = ()) -> tuple[str, ...]:

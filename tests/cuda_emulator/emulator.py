@@ -45,6 +45,7 @@ class Emulator:
 
     name = "emu"
     xp = np
+    capability = 90
     multiprocessors = 2                              # few blocks: the grid-stride loops go round more than once
 
     def __init__(self, schedule: str = "forward", sanitize: str = "", options: tuple[str, ...] = (), blocks_race: bool = False,

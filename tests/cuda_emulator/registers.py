@@ -4,6 +4,7 @@
 them to.  It needs NVRTC (pip install 'minidl[cuda13]') and no GPU.
 """
 import json
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,7 +19,8 @@ BUILDS += [("sm_90", "float64"), ("sm_90", "bfloat16")]
 
 def compiled(folder: Path) -> Iterator[tuple[str, str, str, dict[str, loader.Resources]]]:
     """(file, architecture, dtype, resources of its kernels) for every build that the file is made for."""
-    jobs = [(file, arch, dtype) for file in source.files() for arch, dtype in BUILDS]
+    jobs = [(file, arch, dtype) for file in source.files() for arch, dtype in BUILDS
+            if source.made_for(file, dtype, int(re.sub(r"\D", "", arch)))]  # fmt: skip
 
     def build(job):
         file, arch, dtype = job

@@ -13,7 +13,7 @@
 #define __constant__ static
 #define __grid_constant__
 #define __launch_bounds__(...)
-#define __align__(n) alignas(n)
+#define __align__(n) __attribute__((aligned(n)))
 // static, not thread_local: ASan puts red zones around statics only.
 #define __shared__ static __attribute__((used))
 
