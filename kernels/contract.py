@@ -100,8 +100,10 @@ _SPECS = (
                POINTWISE, _FUNCTION),
     KernelSpec("gelu_grad", "activation", "(gy, x, approximate) -> gx, all of one shape", "gy times the derivative of gelu at x",
                "none", POINTWISE, _FUNCTION),
-    KernelSpec("conv2d", "conv", "(x (N,C,H,W), w (O,C/groups,kh,kw), b (O,) | None, geom, precision=\"fast\") -> y (N,O,oh,ow)",
-               "y[n,o,i,j] = b[o] + sum_cuv w[o,c,u,v] xpad[n,c,i*sh+u*dh,j*sw+v*dw]: cross-correlation",
+    KernelSpec("conv2d", "conv", "(x (N,C,H,W), w (O,C/groups,kh,kw), b (O,) | None, geom, precision=\"fast\", relu=False)"
+               " -> y (N,O,oh,ow)",
+               "y[n,o,i,j] = b[o] + sum_cuv w[o,c,u,v] xpad[n,c,i*sh+u*dh,j*sw+v*dw]: cross-correlation;"
+               " with relu max(y, 0), in the same pass",
                _WIDE, CONVOLUTIONS, _CONV),
     KernelSpec("conv2d_input_grad", "conv", "(gy (N,O,oh,ow), w, geom, precision=\"fast\") -> gx (N,C,H,W)",
                "the transpose of x -> conv2d(x, w), which is also the transposed convolution", _WIDE, CONVOLUTIONS, _CONV),

@@ -40,12 +40,14 @@ def _transposed_shape(geom: Any) -> winograd_shapes.Shape:
 
 
 @vector("conv2d", takes_conv2d)
-def conv2d(x: Any, w: Any, b: Any, geom: Any, precision: str = "fast") -> Any:
+def conv2d(x: Any, w: Any, b: Any, geom: Any, precision: str = "fast", relu: bool = False) -> Any:
     y = memory.empty((len(x), geom.out_h, geom.out_w, geom.O))
     if y.size and grouped.suits(geom):
         grouped.convolve(forward_plan(_any_batch(geom)), channels_last(x), np.ascontiguousarray(w), b, y, False)
+        if relu:
+            np.maximum(y, 0, out=y)
     elif y.size and shallow.suits(geom):
-        shallow.convolve(geom._replace(N=len(x)), x, w, b, y)
+        shallow.convolve(geom._replace(N=len(x)), x, w, b, y, relu)
     elif y.size:
         w, images = np.ascontiguousarray(w), channels_last(x)
         form = winograd_shapes.suits(geom) if precision == "fast" else None
@@ -53,10 +55,10 @@ def conv2d(x: Any, w: Any, b: Any, geom: Any, precision: str = "fast") -> Any:
             source, target, filters = operand(images, c, inputs), operand(y, o, outputs), w[o : o + outputs]
             bias = None if b is None else b[o : o + outputs]
             if form:
-                winograd.convolve(_shape(geom), form, source, filters, bias, target, False)
+                winograd.convolve(_shape(geom), form, source, filters, bias, target, False, relu)
             else:
                 dense, source = direct.thinned(geom, source)
-                direct.convolve(forward_plan(_any_batch(dense)), source, filters, bias, target, False)
+                direct.convolve(forward_plan(_any_batch(dense)), source, filters, bias, target, False, relu)
     return channels_first(y)
 
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minidl.kernels.cpu import engine, memory, threads
-from minidl.kernels.cpu.emit import Kernel, Pointer
+from minidl.kernels.cpu.emit import Kernel, Pointer, Vector
 from minidl.kernels.cpu.engine import ISA
 from minidl.kernels.cpu.launch import Launch, program
 from minidl.kernels.cpu.packing import pack_filters, pack_pixels, pack_rows, unpack_gradient
@@ -25,6 +25,8 @@ MOST_BYTES = 2 << 20                                 # of the same, where there 
 PARTIAL_BYTES = 5 << 19                              # of partial weight gradients: they are written, read and added up
 MANY_WEIGHTS = 1 << 18
 PARTS = 16                                           # at most so many: fixed, so that sums do not depend on the threads
+# What a result is at least: nothing, or 0 after a ReLU.  A run-time number, so that there is one kernel for both.
+FLOOR = {relu: np.array([0 if relu else -np.inf], np.float32) for relu in (False, True)}
 _JOB = 6                                             # integers per job in its table
 
 
@@ -35,7 +37,7 @@ def direct(isa: ISA, pixels: int, vectors: int, ragged_in: bool, ragged_out: boo
     x, y = k.pointer("x", "images", "image_size"), k.pointer("y", "images", "result_size")
     wide = vectors * isa.width
     filters = k.pointer("filters", "all_taps", "blocks", "channels", wide)
-    bias, taps = k.pointer("bias", "blocks", wide), k.pointer("taps", "all_taps", element="i64")
+    floor, bias, taps = k.pointer("floor", 1), k.pointer("bias", "blocks", wide), k.pointer("taps", "all_taps", element="i64")
     jobs = k.pointer("jobs", "job_count", _JOB, element="i64")
     scratch = k.pointer("scratch", "threads_most", "scratch_size")
     images, image_size, x_first, x_pixel, channels, height, width = k.integers(
@@ -50,6 +52,7 @@ def direct(isa: ISA, pixels: int, vectors: int, ragged_in: bool, ragged_out: boo
     block_stride = packed_rows * phases * packed_width * k.bytes
     line_stride = row_step * phases * packed_width * k.bytes
     tap_stride = blocks * channels * (4 * wide)
+    least = k.broadcast(floor)
     with k.parallel(images * strips * groups) as task:
         group, place = task % groups, task // groups
         low = place % strips * strip
@@ -69,8 +72,13 @@ def direct(isa: ISA, pixels: int, vectors: int, ragged_in: bool, ragged_out: boo
                     sums = accumulate_taps(k, pixels, vectors, start * pixels, source, taps + first_tap * 8, count, w,
                                            tap_stride, channels, block_stride)
                     target = result + row * y_row + column * y_pixel + block * (4 * wide)
-                    store_tile(k, vectors, sums, target, y_pixel, outputs - block * wide, ragged_out)
+                    store_tile(k, vectors, at_least(k, least, sums), target, y_pixel, outputs - block * wide, ragged_out)
     return k
+
+
+def at_least(k: Kernel, floor: Vector, values: list[Any]) -> list[Any]:
+    """The larger of each value and ``floor``; NaN stays NaN."""
+    return [k.select(floor > value, floor, value) for value in values]
 
 
 def store_tile(k: Kernel, vectors: int, sums: list[Any], target: Pointer, pixel: Any, lanes: Any, ragged: bool) -> None:
@@ -212,13 +220,13 @@ class _Convolution(NamedTuple):
     bias: int
     scratch: int
     taps: np.ndarray
-    weights: np.ndarray
+    places: np.ndarray
     jobs: np.ndarray
 
 
 @functools.lru_cache(512)
 def _convolution(
-    plan: Plan, x: Channels, y: Channels, images: int, steps: tuple[int, int], w_size: int, most: int
+    plan: Plan, x: Channels, y: Channels, images: int, steps: tuple[int, int], w_taps: int, w_size: int, most: int
 ) -> _Convolution:
     """``steps``: floats of w from one output lane to the next, and from one summed channel to the next."""
     isa = engine.host_isa()
@@ -228,8 +236,10 @@ def _convolution(
     strips = _strips(plan, x.size, isa.width, -(-2 * most // images))
     count = -(-max(job.rows for job in plan.jobs) // strips.strip)
     taps, weights, jobs = _tables(plan, 4 * isa.width, y.of)
-    pack = pack_filters(vectors).prepare(taps=len(taps), blocks=blocks, channels=x.size, lanes=y.size, lane_step=steps[0],
-                                         channel_step=steps[1], w_size=w_size)
+    places = np.full(w_taps, -1, np.int64)           # of the numbers of a filter among the packed taps
+    places[weights] = np.arange(len(weights))
+    pack = pack_filters(vectors, w_taps).prepare(taps=len(taps), blocks=blocks, channels=x.size, lanes=y.size,
+                                                 lane_step=steps[0], channel_step=steps[1], w_size=w_size)
     step_h, step_w = plan.out_step
     run = direct(pixels, vectors, x.size % isa.width > 0, y.size % isa.width > 0).prepare(
         images=images, image_size=x.image_size, x_first=4 * x.first, x_pixel=x.pixel_bytes, channels=x.size,
@@ -239,7 +249,7 @@ def _convolution(
         job_count=len(jobs), strips=count, strip=strips.strip, packed_rows=strips.packed_rows,
         groups=1 if images * count >= most else min(blocks, most), scratch_size=strips.scratch, all_taps=len(taps),
         threads_most=most)
-    return _Convolution(pack, run, len(taps) * blocks * x.size * wide, blocks * wide, most * strips.scratch, taps, weights, jobs)
+    return _Convolution(pack, run, len(taps) * blocks * x.size * wide, blocks * wide, most * strips.scratch, taps, places, jobs)
 
 
 def filter_steps(w: np.ndarray, transposed: bool) -> tuple[int, int]:
@@ -256,12 +266,14 @@ def padded_bias(bias: np.ndarray | None, size: int) -> np.ndarray:
     return padded
 
 
-def convolve(plan: Plan, x: Operand, w: np.ndarray, bias: np.ndarray | None, y: Operand, transposed: bool) -> None:
+def convolve(plan: Plan, x: Operand, w: np.ndarray, bias: np.ndarray | None, y: Operand, transposed: bool,
+             relu: bool = False) -> None:
     """Write the plan's outputs into y.  ``w`` is the group's (O, C, kh, kw); ``transposed`` swaps the roles of O and C."""
-    c = _convolution(plan, x.channels, y.channels, len(x.array), filter_steps(w, transposed), w.size, threads.get_num_threads())
+    c = _convolution(plan, x.channels, y.channels, len(x.array), filter_steps(w, transposed), w[0, 0].size, w.size,
+                     threads.get_num_threads())
     filters = memory.scratch("filters", c.filters)
-    c.pack(w=w, offsets=c.weights, packed=filters)
-    c.run(x=x.array, y=y.array, filters=filters, bias=padded_bias(bias, c.bias), taps=c.taps, jobs=c.jobs,
+    c.pack(w=w, places=c.places, packed=filters)
+    c.run(x=x.array, y=y.array, filters=filters, floor=FLOOR[relu], bias=padded_bias(bias, c.bias), taps=c.taps, jobs=c.jobs,
           scratch=memory.scratch("packed", c.scratch))
 
 

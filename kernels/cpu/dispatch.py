@@ -84,7 +84,7 @@ def all_float32(*arrays: Any) -> bool:
     return all(a is None or a.dtype == FLOAT32 for a in arrays)
 
 
-def takes_conv2d(x: Any, w: Any, b: Any, geom: Any, precision: str = "fast") -> bool:
+def takes_conv2d(x: Any, w: Any, b: Any, geom: Any, precision: str = "fast", relu: bool = False) -> bool:
     return all_float32(x, w, b)
 
 

@@ -32,17 +32,16 @@ def transpose(k: Kernel, rows: Sequence[Vector]) -> list[Vector]:
     return square
 
 
-def filter_reader(k: Kernel, w: Pointer, taps: int, turned: bool, lanes: Int, lane_step: Int, channel_step: Int,
-                  first: Int) -> Callable[[Number], Square]:
-    """What reads the taps x taps vectors of a channel, for the ``width`` lanes from ``first`` on.
+def lane_reader(k: Kernel, w: Pointer, count: int, lanes: Int, lane_step: Int, channel_step: Int,
+                first: Int) -> Callable[[Number], list[Vector]]:
+    """What reads the ``count`` taps of a channel as vectors of the ``width`` lanes from ``first`` on.
 
     ``lane_step`` and ``channel_step`` are floats between neighbouring lanes and channels; lanes beyond the last one read it
-    again.  ``turned`` turns the filter by 180 degrees.
+    again.
     """
     places = [w + k.minimum(first + i, lanes - 1) * lane_step * 4 for i in range(k.width)]
-    count = taps * taps
 
-    def read(channel: Number) -> Square:
+    def read(channel: Number) -> list[Vector]:
         offset: Any = channel * channel_step * 4
         vectors: list[Vector] = []
         for start in range(0, count, k.width):
@@ -50,10 +49,21 @@ def filter_reader(k: Kernel, w: Pointer, taps: int, turned: bool, lanes: Int, la
             for place in places:
                 k.prefetch(place + offset + 4 * start + AHEAD * channel_step * 4)
             vectors += transpose(k, [k.load(place + offset + 4 * start, mask) for place in places])
-        vectors = vectors[:count]
+        return vectors[:count]
+
+    return read
+
+
+def filter_reader(k: Kernel, w: Pointer, taps: int, turned: bool, lanes: Int, lane_step: Int, channel_step: Int,
+                  first: Int) -> Callable[[Number], Square]:
+    """:func:`lane_reader` for taps x taps filters; ``turned`` turns them by 180 degrees."""
+    read_lanes = lane_reader(k, w, taps * taps, lanes, lane_step, channel_step, first)
+
+    def read(channel: Number) -> Square:
+        vectors = read_lanes(channel)
         if turned:
             vectors.reverse()
-        return [vectors[i : i + taps] for i in range(0, count, taps)]
+        return [vectors[i : i + taps] for i in range(0, taps * taps, taps)]
 
     return read
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from minidl.kernels.cpu.emit import Int, Kernel, Mask, Number, Pointer
 from minidl.kernels.cpu.engine import ISA
+from minidl.kernels.cpu.filters import lane_reader
 from minidl.kernels.cpu.launch import program
 
 AHEAD = 32                                           # pixels: the processor's own prefetching stops at the end of a page
@@ -90,29 +91,27 @@ def pack_pixels(k: Kernel, ragged: bool, source: Pointer, pixels: Int, pixel: In
 
 
 @program
-def pack_filters(isa: ISA, vectors: int) -> Kernel:
-    """packed[tap][block][c][lane] = w[lane * lane_step + c * channel_step + offset of tap], 0 for lanes beyond the last.
+def pack_filters(isa: ISA, vectors: int, count: int) -> Kernel:
+    """packed[place of tap][block][c][lane] = w[lane * lane_step + c * channel_step + tap], for all ``count`` taps with a place.
 
-    A block is ``vectors`` vectors of lanes.  For the forward pass lanes are output channels and c input channels; for the
-    input gradient the other way round.
+    A block is ``vectors`` vectors of lanes, of which nobody reads those beyond the last.  For the forward pass lanes are output
+    channels and c input channels; for the input gradient the other way round.
     """
-    k = Kernel(f"pack_filters_{vectors}", isa.width)
-    w, offsets = k.pointer("w", "w_size"), k.pointer("offsets", "taps", element="i64")
-    wide = vectors * isa.width
-    packed = k.pointer("packed", "taps", "blocks", "channels", wide)
-    taps, blocks, channels, lanes, lane_step, channel_step = k.integers(
-        "taps", "blocks", "channels", "lanes", "lane_step", "channel_step")
-    k.integer("w_size")
-    with k.parallel(taps * blocks) as task:
-        block = task % blocks
-        source = w + k.load_integer(offsets + task // blocks * 8) * 4 + block * wide * lane_step * 4
-        target = packed + task * channels * (4 * wide)
-        count = k.minimum(wide, lanes - block * wide)
-        with k.loop(channels) as c:
-            line = target + c * (4 * wide)
-            zero(k, line, vectors)
-            with k.loop(count) as lane:
-                k.copy_float(source + (lane * lane_step + c * channel_step) * 4, line + lane * 4)
+    k = Kernel(f"pack_filters_{vectors}_{count}", isa.width)
+    w, places = k.pointer("w", "w_size"), k.pointer("places", count, element="i64")
+    packed = k.pointer("packed", "taps", "blocks", "channels", vectors * isa.width)
+    _, blocks, channels, lanes, lane_step, channel_step, _ = k.integers(
+        "taps", "blocks", "channels", "lanes", "lane_step", "channel_step", "w_size")
+    pieces = k.ceil_div(channels, 16)                # enough tasks for all threads
+    with k.parallel(blocks * vectors * pieces) as task:
+        vector, piece = task // pieces, task % pieces
+        read = lane_reader(k, w, count, lanes, lane_step, channel_step, vector * k.width)
+        column = packed + (vector // vectors * channels * vectors + vector % vectors) * k.bytes
+        with k.loop(piece * channels // pieces, (piece + 1) * channels // pieces) as c:
+            for tap, value in enumerate(read(c)):
+                place = k.load_integer(places + 8 * tap)
+                with k.when(place >= 0):
+                    k.store(value, column + (place * blocks * channels + c) * (vectors * k.bytes))
     return k
 
 

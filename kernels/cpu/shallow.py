@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minidl.kernels.cpu import engine, memory, threads
-from minidl.kernels.cpu.direct import padded_bias, parts_for, store_tile
+from minidl.kernels.cpu.direct import FLOOR, at_least, padded_bias, parts_for, store_tile
 from minidl.kernels.cpu.emit import Int, Kernel, Pointer, Vector
 from minidl.kernels.cpu.engine import ISA
 from minidl.kernels.cpu.launch import Launch, program
@@ -65,13 +65,14 @@ def shallow(isa: ISA, pixels: int, vectors: int, channels: int, stride: int, at_
     wide = vectors * isa.width
     x, y = k.pointer("x", "images", "height", "width", channels), k.pointer("y", "images", "out_height", "out_width", "outputs")
     filters, bias = k.pointer("filters", "blocks", "run_count", at_once, wide), k.pointer("bias", "blocks", wide)
-    runs = k.pointer("runs", "run_count", element="i64")
+    floor, runs = k.pointer("floor", 1), k.pointer("runs", "run_count", element="i64")
     scratch = k.pointer("scratch", "threads_most", "packed_rows", "line")
     images, height, width, top, left, row_step = k.integers("images", "height", "width", "top", "left", "row_step")
     out_height, out_width, outputs, blocks, run_count = k.integers("out_height", "out_width", "outputs", "blocks", "run_count")
     strips, strip, packed_rows, line = k.integers("strips", "strip", "packed_rows", "line")
     k.integer("threads_most")
     packed = scratch + k.thread * packed_rows * line * 4
+    least = k.broadcast(floor)
     step, run_bytes = 4 * stride * channels, at_once * 4 * wide
     with k.parallel(images * strips) as task:
         image, low = task // strips, task % strips * strip
@@ -85,7 +86,7 @@ def shallow(isa: ISA, pixels: int, vectors: int, channels: int, stride: int, at_
                 sums = accumulate_taps(k, pixels, vectors, start * pixels, source, runs, run_count,
                                        filters + block * run_count * run_bytes, run_bytes, at_once, 0, step)
                 target = y + (((image * out_height + row) * out_width + column) * outputs + block * wide) * 4
-                store_tile(k, vectors, sums, target, outputs * 4, outputs - block * wide, ragged)
+                store_tile(k, vectors, at_least(k, least, sums), target, outputs * 4, outputs - block * wide, ragged)
     return k
 
 
@@ -215,14 +216,14 @@ def _memory(x: np.ndarray) -> tuple[np.ndarray, bool]:
     return np.ascontiguousarray(x.transpose(0, 2, 3, 1)), False
 
 
-def convolve(geom: Any, x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, y: np.ndarray) -> None:
+def convolve(geom: Any, x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, y: np.ndarray, relu: bool) -> None:
     """Write y (N, oh, ow, O) from x (N, C, H, W), whose batch is not empty."""
     images, planar = _memory(x)
     c = _convolution(geom, planar, threads.get_num_threads())
     lanes = np.zeros((w[0].size, c.blocks * c.wide), np.float32)                 # [row, column, channel][lane]
     lanes[:, : geom.O] = w.transpose(2, 3, 1, 0).reshape(-1, geom.O)
     filters = np.ascontiguousarray(lanes.reshape(-1, c.blocks, c.wide).transpose(1, 0, 2))
-    c.run(x=images, y=y, filters=filters, bias=padded_bias(bias, c.blocks * c.wide), runs=c.runs,
+    c.run(x=images, y=y, filters=filters, floor=FLOOR[relu], bias=padded_bias(bias, c.blocks * c.wide), runs=c.runs,
           scratch=memory.scratch("packed", c.scratch))
 
 

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minidl.kernels.cpu import engine, memory, threads
-from minidl.kernels.cpu.direct import Channels, Operand, filter_steps, padded_bias
+from minidl.kernels.cpu.direct import FLOOR, Channels, Operand, at_least, filter_steps, padded_bias
 from minidl.kernels.cpu.emit import Int, Kernel, Number, Pointer, Vector
 from minidl.kernels.cpu.engine import ISA
 from minidl.kernels.cpu.filters import filter_reader
@@ -44,7 +44,10 @@ def transform_tiles(k: Kernel, step: Any, n: int, packed: Pointer, blocks: Int, 
 @program
 def winograd(isa: ISA, outputs: int, taps: int, pixels: int, vectors: int, filters: str, ragged_in: bool,
              ragged_out: bool) -> Kernel:
-    """y = bias + x convolved with filters: "transformed" ones, or a piece of w at a time, taken "straight" or "turned"."""
+    """y = bias + x convolved with filters, at least ``floor``.
+
+    ``filters`` are "transformed" already, or w, of which each task transforms a piece at a time, "straight" or "turned".
+    """
     form = FORMS[outputs, taps]
     name = f"winograd{outputs}{taps}_{pixels}x{vectors}_{filters}" + "_in" * ragged_in + "_out" * ragged_out
     k = Kernel(name, isa.width)
@@ -52,7 +55,8 @@ def winograd(isa: ISA, outputs: int, taps: int, pixels: int, vectors: int, filte
     x, y = k.pointer("x", "images", "image_size"), k.pointer("y", "images", "result_size")
     in_pieces = filters != "transformed"
     w = k.pointer("w", "w_size") if in_pieces else k.pointer("w", planes, "blocks", "channels", wide)
-    bias, scratch = k.pointer("bias", "blocks", wide), k.pointer("scratch", "threads_most", "scratch_size")
+    floor, bias = k.pointer("floor", 1), k.pointer("bias", "blocks", wide)
+    scratch = k.pointer("scratch", "threads_most", "scratch_size")
     images, image_size, x_first, x_pixel, channels, height, width, top, left = k.integers(
         "images", "image_size", "x_first", "x_pixel", "channels", "height", "width", "top", "left")
     result_size, y_first, y_pixel, out_height, out_width, lanes, blocks = k.integers(
@@ -69,7 +73,7 @@ def winograd(isa: ISA, outputs: int, taps: int, pixels: int, vectors: int, filte
     products = sources + planes * in_plane
     pieces = products + planes * out_plane
     packed_width = tile_columns * outputs + (taps - 1)
-    strips = k.ceil_div(tile_rows, strip)
+    strips, least = k.ceil_div(tile_rows, strip), k.broadcast(floor)
     with k.parallel(k.ceil_div(images, unit) * strips * groups) as task:
         group, place = task % groups, task // groups
         first_block, end_block = group * blocks // groups, (group + 1) * blocks // groups
@@ -104,7 +108,8 @@ def winograd(isa: ISA, outputs: int, taps: int, pixels: int, vectors: int, filte
                     at = source + (vector - first) * tiles * k.bytes
                     grid = load_square(k, form.size, at, form.size * out_plane, out_plane)
                     offset = k.load(bias + vector * k.bytes)
-                    values = [[value + offset for value in line] for line in two_dimensional(k, form.result, grid)]
+                    lines = two_dimensional(k, form.result, grid)
+                    values = [at_least(k, least, [value + offset for value in line]) for line in lines]
                     _store_tile(k, values, corner + vector * k.bytes, out_width * y_pixel, y_pixel, out_height - h,
                                 out_width - v0, lanes - vector * k.width, ragged_out)
 
@@ -218,7 +223,7 @@ def _convolution(shape: Shape, form: Winograd, x: Channels, y: Channels, images:
 
 
 def convolve(shape: Shape, form: Winograd, x: Operand, w: np.ndarray, bias: np.ndarray | None, y: Operand,
-             transposed: bool) -> None:
+             transposed: bool, relu: bool = False) -> None:
     """Write the convolution of x into y.  ``w`` is the group's (O, C, r, r); ``transposed`` swaps the roles of O and C."""
     c = _convolution(shape, form, x.channels, y.channels, len(x.array), filter_steps(w, transposed), w.size, transposed,
                      threads.get_num_threads())
@@ -226,4 +231,5 @@ def convolve(shape: Shape, form: Winograd, x: Operand, w: np.ndarray, bias: np.n
     if c.transform:
         filters = memory.scratch("filters", c.filters)
         c.transform(w=w, transformed=filters)
-    c.run(x=x.array, y=y.array, w=filters, bias=padded_bias(bias, c.bias), scratch=memory.scratch("packed", c.scratch))
+    c.run(x=x.array, y=y.array, w=filters, floor=FLOOR[relu], bias=padded_bias(bias, c.bias),
+          scratch=memory.scratch("packed", c.scratch))

@@ -119,9 +119,11 @@ def weight_grad_loops(gy, cols, s, gw):
 
 
 # ---------------------------------------------------------------------------------------------------------------- kernels
-def conv2d(x: Any, w: Any, b: Any, geom: Any, precision: str = "fast") -> Any:
+def conv2d(x: Any, w: Any, b: Any, geom: Any, precision: str = "fast", relu: bool = False) -> Any:
     y = np.empty((len(x), geom.O, geom.out_h * geom.out_w), x.dtype)
     forward_loops(x, w.reshape(geom.O, -1), np.zeros(geom.O, x.dtype) if b is None else b, sizes(geom), y)
+    if relu:
+        np.maximum(y, 0, out=y)
     return y.reshape(len(x), geom.O, geom.out_h, geom.out_w)
 
 

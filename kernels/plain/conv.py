@@ -172,7 +172,9 @@ def _groups(geom: Any) -> Iterator[tuple[slice, slice]]:
 
 
 @plain("conv2d")
-def conv2d(xp: Any, x: Array, w: Array, b: Array | None, geom: Any, precision: str = "fast") -> Array:
+def conv2d(
+    xp: Any, x: Array, w: Array, b: Array | None, geom: Any, precision: str = "fast", relu: bool = False
+) -> Array:
     dtype, s = x.dtype, _shape(geom)
     x, w, b = widen(xp, x, w, b)
     y = xp.empty((x.shape[0], geom.O, s.out_h, s.out_w), x.dtype)
@@ -187,6 +189,8 @@ def conv2d(xp: Any, x: Array, w: Array, b: Array | None, geom: Any, precision: s
     else:
         for inputs, outputs in _groups(geom):
             _forward(xp, x[:, inputs], w[outputs], None if b is None else b[outputs], s, y[:, outputs])
+    if relu:
+        xp.maximum(y, 0, out=y)
     return y.astype(dtype, copy=False)
 
 

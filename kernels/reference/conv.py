@@ -37,14 +37,14 @@ def _wide(dtype: Any) -> Any:
 
 
 @reference("conv2d")
-def conv2d(x: Array, w: Array, b: Array | None, geom: Any, precision: str = "fast") -> Array:
+def conv2d(x: Array, w: Array, b: Array | None, geom: Any, precision: str = "fast", relu: bool = False) -> Array:
     y = np.zeros((x.shape[0], geom.O, geom.out_h, geom.out_w), _wide(x.dtype))
     for o, inputs in _channels(geom):
         for i, j, u, v, row, column in _products(geom):
             y[:, o, i, j] += x[:, inputs, row, column].astype(y.dtype) @ w[o, :, u, v].astype(y.dtype)
         if b is not None:
             y[:, o] += b[o].astype(y.dtype)
-    return y.astype(x.dtype)
+    return (np.maximum(y, 0) if relu else y).astype(x.dtype)
 
 
 @reference("conv2d_input_grad")

@@ -42,8 +42,8 @@ class CPU(Backend):
     def sigmoid(self, x: Array) -> Array:
         return lookup("sigmoid", "cpu")(x) if x.size >= FEW and x.dtype.kind == "f" else super().sigmoid(x)
 
-    def conv2d(self, x: Array, w: Array, b: Array | None, *, geom: Any) -> Array:
-        return lookup("conv2d", "cpu")(x, w, b, geom, conv_precision.get())
+    def conv2d(self, x: Array, w: Array, b: Array | None, *, geom: Any, relu: bool = False) -> Array:
+        return lookup("conv2d", "cpu")(x, w, b, geom, conv_precision.get(), relu)
 
     def conv2d_input_grad(self, gy: Array, w: Array, *, geom: Any) -> Array:
         return lookup("conv2d_input_grad", "cpu")(gy, w, geom, conv_precision.get())

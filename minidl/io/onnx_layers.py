@@ -24,8 +24,9 @@ def _pads(geom: Any) -> list[int]:
 
 
 @rule("conv2d")
-def _conv2d(g: Graph, x: Value, w: Value, b: Value | None, *, geom: Any) -> str:
-    return g.op("Conv", x, w, b, group=geom.groups, **_window(geom, _pads(geom)))
+def _conv2d(g: Graph, x: Value, w: Value, b: Value | None, *, geom: Any, relu: bool = False) -> str:
+    y = g.op("Conv", x, w, b, group=geom.groups, **_window(geom, _pads(geom)))
+    return g.op("Relu", y) if relu else y
 
 
 @rule("conv2d_input_grad")

@@ -127,15 +127,15 @@ class Conv2d(_ConvNd):
         (top, bottom), (left, right) = ((p, p) if isinstance(p, int) else p for p in self.padding)
         return left, right, top, bottom
 
-    def forward(self, input: Tensor) -> Tensor:
-        """Convolve ``input`` (N, in_channels, H, W) or (in_channels, H, W)."""
+    def forward(self, input: Tensor, *, relu: bool = False) -> Tensor:
+        """Convolve ``input`` (N, in_channels, H, W) or (in_channels, H, W); ``relu=True`` returns max(result, 0) in one pass."""
         padding = self.padding
         if self._border is not None:
             input, padding = F.pad(input, self._border, mode=self.padding_mode), 0
         geometry = (self.stride, padding, self.dilation, self.groups)
         if self.strict:
-            return F.conv2d(input, self.weight, self.bias, *geometry, strict=True, name=repr(self))
-        return F.conv2d(input, self.weight, self.bias, *geometry)
+            return F.conv2d(input, self.weight, self.bias, *geometry, strict=True, name=repr(self), relu=relu)
+        return F.conv2d(input, self.weight, self.bias, *geometry, relu=relu)
 
     def extra_repr(self) -> str:
         """The options that differ from their defaults, as torch prints them."""

@@ -7,11 +7,15 @@ from minidl.autograd.function import Function
 class Conv2d(Function, verb="conv2d"):
     """The cross-correlation of a batch of images with filters; see :func:`minidl.nn.functional.conv2d`."""
 
-    def forward(self, F, x, w, b, *, geom):
+    def forward(self, F, x, w, b, *, geom, relu=False):
         self.geom = geom
-        return F.conv2d(x, w, b, geom=geom)
+        y = F.conv2d(x, w, b, geom=geom, relu=relu)
+        self.rectified = y if relu else None         # where it is 0, so is the gradient
+        return y
 
-    def backward(self, F, gy, x, w):
+    def backward(self, F, gy, x, w, rectified):
+        if rectified is not None:
+            gy = F.relu_grad(gy, rectified)
         return (self.needs[0] and F.conv2d_input_grad(gy, w, geom=self.geom),
                 self.needs[1] and F.conv2d_weight_grad(gy, x, geom=self.geom),
                 self.needs[2] and F.channel_sum(gy))

@@ -32,6 +32,7 @@ def test_every_variant_equals_the_reference(case, dtype, layout, bias, seed):
     x, w = draw(seed, x_shape, dtype, layout), draw(seed + 1, w_shape, dtype, layout)
     b = draw(seed + 2, (geom.O,), dtype, layout) if bias else None
     y = check("conv2d", x, w, b, geom, dtype=dtype)
+    check("conv2d", x, w, b, geom, "fast", True, dtype=dtype)
     gy = draw(seed + 3, y.shape, dtype, layout)
     check("conv2d_input_grad", gy, w, geom, dtype=dtype)
     check("conv2d_weight_grad", gy, x, geom, dtype=dtype)

@@ -329,6 +329,21 @@ OPS = [
         ),
     ),
     Op(
+        "F.conv2d(relu)",
+        lambda x, w, b=None: F.conv2d(x, w, b, padding=1, relu=True),
+        lambda d: [
+            Sample(d(2, 2, 3, 4), d(3, 2, 3, 3), d(3)),
+            Sample(d(2, 3, 4), d(2, 2, 2, 2)),
+            Sample(d(0, 2, 3, 3), d(1, 2, 3, 3), d(1)),
+        ],
+        lambda x, w, b=None: np.maximum(conv2d(x, w, b, padding=1), 0),
+        torch=lambda torch: lambda x, w, b=None: torch.relu(torch.nn.functional.conv2d(x, w, b, padding=1)),
+        verbs=("conv2d",),
+        composites=("channel_sum", "relu_grad"),
+        tolerance=SUMS,
+        without=NEEDS_AXES,
+    ),
+    Op(
         "F.conv_transpose2d",
         F.conv_transpose2d,
         _transposed_convs,

@@ -139,7 +139,9 @@ WRONG = {
     "conv2d: the bias over the batch only": (
         "conv2d",
         lambda right: (
-            lambda self, F, gy, x, w: (*right(self, F, gy, x, w)[:2], self.needs[2] and F.sum(gy, axis=(0, 1, 2)))
+            lambda self, F, gy, x, w, rectified: (
+                *right(self, F, gy, x, w, rectified)[:2], self.needs[2] and F.sum(gy, axis=(0, 1, 2))
+            )
         ),
         "F.conv2d",
     ),

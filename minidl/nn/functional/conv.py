@@ -12,7 +12,7 @@ from minidl.tensor import Tensor
 
 
 def conv2d(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1,
-           groups: int = 1, *, strict: bool | None = None, name: str = "conv2d") -> Tensor:
+           groups: int = 1, *, strict: bool | None = None, name: str = "conv2d", relu: bool = False) -> Tensor:
     r"""Cross-correlate images with filters.
 
         y[n, o, i, j] = bias[o] + sum over c, u, v of weight[o, c, u, v] * x[n, c, i * s + u * d, j * s + v * d]
@@ -29,6 +29,7 @@ def conv2d(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: An
         groups: the channels fall into so many groups, each with filters of its own; C is depthwise convolution.
         strict: raise when the filters do not fit evenly, instead of leaving pixels out at the edge; by default as
             ``minidl.config.strict_shapes`` says (off).
+        relu: return max(y, 0), computed in the same pass.
 
     Returns:
         (N, O, H', W') with H' = floor((H + padding - dilation * (kh - 1) - 1) / stride) + 1.
@@ -45,12 +46,13 @@ def conv2d(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: An
     (2, 6, 28, 28)
     """
     if input.ndim == 3:
-        return conv2d(input.unsqueeze(0), weight, bias, stride, padding, dilation, groups, strict=strict, name=name).squeeze(0)
+        return conv2d(input.unsqueeze(0), weight, bias, stride, padding, dilation, groups, strict=strict, name=name,
+                      relu=relu).squeeze(0)
     geom = conv2d_geometry(input.shape, weight.shape, stride, padding, dilation, groups,
                            strict_shapes.get() if strict is None else strict, name)
     _check_bias(name, bias, geom.O)
     same_dtype(name, input, weight, bias)
-    return tensors.conv2d(input, weight, bias, geom=geom)
+    return tensors.conv2d(input, weight, bias, geom=geom, relu=relu)
 
 
 def conv_transpose2d(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any = 1, padding: Any = 0,

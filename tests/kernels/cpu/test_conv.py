@@ -149,6 +149,16 @@ def test_the_number_of_threads_changes_no_bit(name, precision):
     assert all(result == results[0] for result in results)
 
 
+@pytest.mark.parametrize("name", ["ResNet 8x8", "AlexNet 1", "AlexNet 2", "1x1 stride 2", "gray 5x5", "wide 7x7", "depthwise"])
+def test_a_relu_in_the_same_pass_gives_the_same_bits(guarded, name):
+    x, w, b, _, geom = data(SHAPES[name], 2)
+    x[-1, :, :2, :2], conv2d = np.nan, variants("conv2d")["vector"]
+    y, rectified = conv2d(x, w, b, geom), conv2d(x, w, b, geom, relu=True)
+    guarded()
+    assert np.isnan(rectified).any() and (rectified == 0).any()
+    np.testing.assert_array_equal(rectified, np.maximum(y, 0))
+
+
 def test_channels_last_goes_in_and_out_without_a_copy():
     x, w, b, gy, geom = data(SHAPES["ResNet 8x8"], 1)
     y, gx, gw = run_all("vector", x, w, b, gy, geom)
