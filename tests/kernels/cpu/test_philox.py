@@ -45,6 +45,15 @@ def test_words_stay_inside(key, n):
     assert (room[:BAND] == MARK).all() and (room[BAND + n :] == MARK).all()
 
 
+def test_a_word_at_the_threshold_is_kept():
+    key, n = (5, 6), 2000
+    words = variants("philox_bits")["numpy"](*key, n)
+    for word in (words[:20], words[words >> 31 == 1][:20]):          # on both sides of what a signed number holds
+        for limit in word.tolist():
+            mask = variants("dropout_mask")["vector"]((n,), limit / 2**32, key, FLOAT32)
+            assert np.array_equal(mask > 0, words >= limit)
+
+
 def test_counters_have_an_upper_half():
     k = Kernel("words", 4)
     out, first = k.pointer("out", 16, element="i32"), k.integer("first")

@@ -45,6 +45,9 @@ def test_batch_norm(guarded, shape, order):
         np.testing.assert_allclose(value / size, exact / size, rtol=2e-5, atol=2e-5)
     got, expected = both("batch_norm_inference", x, w, b, mean, abs(invstd), 1e-5)
     assert_close("batch_norm_inference", got, narrow(expected), "float32", scale=3)
+    for residual in (None, gy):
+        relu, exact = both("batch_norm_relu_inference", x, w, b, mean, abs(invstd), residual, 1e-5)
+        assert_close("batch_norm_relu_inference", relu, narrow(exact), "float32", scale=3)
     y, gy = np.maximum(got, 0), normal(7, shape, order)
     for residual in (None, normal(8, shape, order)):
         got, expected = both("batch_norm_relu", x, w, b, residual, 1e-5)
