@@ -85,7 +85,7 @@ def conv2d_input_grad(gy: Any, w: Any, geom: Any, precision: str = "fast") -> An
 
 @vector("conv2d_weight_grad", takes_conv2d_weight_grad)
 def conv2d_weight_grad(gy: Any, x: Any, geom: Any, precision: str = "fast") -> Any:
-    gw = memory.owned((geom.O, geom.C // geom.groups, geom.kh, geom.kw))
+    gw = memory.empty((geom.O, geom.C // geom.groups, geom.kh, geom.kw))
     if not gy.size or not x.size:
         gw.fill(0)
     elif grouped.suits(geom):

@@ -39,7 +39,7 @@ def test_words_stay_inside(key, n):
     room = np.full(n + 2 * BAND, MARK, np.uint32)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(dispatch, "COSTLY", 0)
-        patch.setattr(memory, "owned", lambda shape, dtype: room[BAND : BAND + n].view(dtype))
+        patch.setattr(memory, "empty", lambda shape, dtype: room[BAND : BAND + n].view(dtype))
         words = variants("philox_bits")["vector"](*key, n)
     assert words.dtype == np.uint32 and np.array_equal(words, variants("philox_bits")["numpy"](*key, n))
     assert (room[:BAND] == MARK).all() and (room[BAND + n :] == MARK).all()
