@@ -13,7 +13,7 @@ import pkgutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -171,8 +171,11 @@ def main() -> int:
     facts = {**machine(), "roofs": roofs(options.threads), "clock": options.clock}
     print(describe(facts))
     results = []
+    sources: list[Callable[[int, argparse.Namespace], Iterator[Result]]]
     sources = [functools.partial(run, module) for module in modules(families)]
-    for source in [*sources, *[run_nets] * ("models" in families)]:
+    if "models" in families:
+        sources.append(run_nets)
+    for source in sources:
         for threads in options.threads:
             for result in source(threads, options):
                 results.append(result)

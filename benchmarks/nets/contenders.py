@@ -107,12 +107,13 @@ def build(name: str, net: Net, threads: int) -> Contender:
 
 def libraries(name: str) -> None:
     """Import what the contender consists of."""
-    for module in ("minidl", "minidl.models", "minidl.optim") if name in (VECTOR, NUMPY) else ("torch",):
-        importlib.import_module(module)
+    importlib.import_module("minidl.models" if name in (VECTOR, NUMPY) else "torch")
 
 
 def _minidl(net: Net) -> Contender:
     import minidl
+    import minidl.models
+    import minidl.optim
     from minidl.nn import init
 
     with init.skip_init():

@@ -5,6 +5,8 @@ computed with a query in each lane, a row per key: then the maximum and the sum 
 nothing across lanes, and the transposed scores are what the products with values, keys and queries broadcast from.  What must
 be turned for this are the queries (and in the backward pass the gradients) of one head, a few thousand numbers.
 
+Lanes beyond the last query hold what was there before: nothing is summed over lanes, and nothing reads them in the end.
+
 Arrays are (N, heads, L, E) over memory in the order of (N, L, heads, E), where a projection wrote them; others are copied.
 """
 from __future__ import annotations
@@ -139,8 +141,6 @@ def attention_kernel(isa: ISA, score_tile: Tile, value_tile: Tile, ragged: bool)
     head = _Head(k, score_tile, value_tile, ragged)
     k.integer("threads_most")
     turned = scratch + k.thread * head.size * head.line
-    with k.loop(head.size * head.score_vectors) as i:                # lanes beyond the last query stay 0
-        k.store(k.constant(0), turned + i * k.bytes)
     with k.parallel(head.images * head.heads) as task:
         mine = weights + task * head.keys * head.line
         _turn(k, head.of(q, task, head.queries), head.row, head.queries, head.size, turned, head.line)
@@ -179,8 +179,6 @@ def attention_grad_kernel(isa: ISA, score_tile: Tile, value_tile: Tile, ragged: 
     k.integer("threads_most")
     turned = scratch + k.thread * (head.size + head.keys) * head.line
     slopes = turned + head.size * head.line
-    with k.loop(head.size * head.score_vectors) as i:
-        k.store(k.constant(0), turned + i * k.bytes)
     with k.parallel(head.images * head.heads) as task:
         mine, gradient = weights + task * head.keys * head.line, head.of(g, task, head.queries)
         _turn(k, gradient, head.row, head.queries, head.size, turned, head.line)
@@ -260,7 +258,6 @@ def _rows_of_keys(weights: np.ndarray, padded: int) -> np.ndarray:
         return base
     copy = memory.empty((n, heads, keys, padded))
     copy[..., :queries] = weights.swapaxes(2, 3)
-    copy[..., queries:] = 0
     return copy
 
 

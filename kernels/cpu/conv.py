@@ -15,6 +15,8 @@ from minidl.kernels.cpu.plans import forward_plan, input_grad_plan
 
 __all__ = ["col2im", "conv2d", "conv2d_input_grad", "conv2d_weight_grad", "im2col"]
 
+FEW_GROUPS = 4                                       # each group of a Winograd convolution is a launch of its own
+
 
 def _groups(geom: Any) -> Iterator[tuple[int, int, int, int]]:
     """(first input channel, input channels, first output channel, output channels) of each group."""
@@ -50,15 +52,16 @@ def conv2d(x: Any, w: Any, b: Any, geom: Any, precision: str = "fast", relu: boo
         shallow.convolve(geom._replace(N=len(x)), x, w, b, y, relu)
     elif y.size:
         w, images = np.ascontiguousarray(w), channels_last(x)
-        form = winograd_shapes.suits(geom) if precision == "fast" else None
-        for c, inputs, o, outputs in _groups(geom):
-            source, target, filters = operand(images, c, inputs), operand(y, o, outputs), w[o : o + outputs]
-            bias = None if b is None else b[o : o + outputs]
-            if form:
-                winograd.convolve(_shape(geom), form, source, filters, bias, target, False, relu)
-            else:
-                dense, source = direct.thinned(geom, source)
-                direct.convolve(forward_plan(_any_batch(dense)), source, filters, bias, target, False, relu)
+        form = winograd_shapes.suits(geom) if precision == "fast" and geom.groups <= FEW_GROUPS else None
+        if form:
+            for c, inputs, o, outputs in _groups(geom):
+                bias = None if b is None else b[o : o + outputs]
+                source, target = operand(images, c, inputs), operand(y, o, outputs)
+                winograd.convolve(_shape(geom), form, source, w[o : o + outputs], bias, target, False, relu)
+        else:
+            dense, source = direct.thinned(geom, operand(images, 0, geom.C // geom.groups))
+            target = operand(y, 0, geom.O // geom.groups)
+            direct.convolve(forward_plan(_any_batch(dense)), source, w, b, target, False, relu, geom.groups)
     return channels_first(y)
 
 
@@ -69,19 +72,20 @@ def conv2d_input_grad(gy: Any, w: Any, geom: Any, precision: str = "fast") -> An
         grouped.convolve(input_grad_plan(_any_batch(geom)), channels_last(gy), np.ascontiguousarray(w), None, gx, True)
     elif gx.size:
         w, gradients = np.ascontiguousarray(w), channels_last(gy)
-        form = winograd_shapes.suits(geom, transposed=True) if precision == "fast" else None
-        for c, inputs, o, outputs in _groups(geom):
-            source, target, filters = operand(gradients, o, outputs), operand(gx, c, inputs), w[o : o + outputs]
-            if form:
-                winograd.convolve(_transposed_shape(geom), form, source, filters, None, target, True)
-            else:
-                direct.convolve(input_grad_plan(_any_batch(geom)), source, filters, None, target, True)
+        form = winograd_shapes.suits(geom, transposed=True) if precision == "fast" and geom.groups <= FEW_GROUPS else None
+        if form:
+            for c, inputs, o, outputs in _groups(geom):
+                source, target = operand(gradients, o, outputs), operand(gx, c, inputs)
+                winograd.convolve(_transposed_shape(geom), form, source, w[o : o + outputs], None, target, True)
+        else:
+            source, target = operand(gradients, 0, geom.O // geom.groups), operand(gx, 0, geom.C // geom.groups)
+            direct.convolve(input_grad_plan(_any_batch(geom)), source, w, None, target, True, groups=geom.groups)
     return channels_first(gx)
 
 
 @vector("conv2d_weight_grad", takes_conv2d_weight_grad)
 def conv2d_weight_grad(gy: Any, x: Any, geom: Any, precision: str = "fast") -> Any:
-    gw = memory.owned((geom.O, geom.C // geom.groups, geom.kh, geom.kw))
+    gw = memory.empty((geom.O, geom.C // geom.groups, geom.kh, geom.kw))
     if not gy.size or not x.size:
         gw.fill(0)
     elif grouped.suits(geom):
@@ -89,13 +93,15 @@ def conv2d_weight_grad(gy: Any, x: Any, geom: Any, precision: str = "fast") -> A
     elif shallow.suits(geom):
         shallow.weight_gradient(geom._replace(N=len(x)), x, channels_last(gy), gw)
     else:
-        form = winograd_shapes.suits(geom, lanes=engine.host_isa().width) if precision == "fast" else None
+        fast = precision == "fast" and geom.groups <= FEW_GROUPS
+        form = winograd_shapes.suits(geom, lanes=engine.host_isa().width) if fast else None
         geom, images, gradients = direct.merged(geom, channels_last(x), channels_last(gy))
-        for c, inputs, o, outputs in _groups(geom):
-            source, gradient, result = operand(images, c, inputs), operand(gradients, o, outputs), gw[o : o + outputs]
-            if form:
-                winograd_grad.weight_gradient(_shape(geom), form, source, gradient, result)
-            else:
-                dense, source = direct.thinned(geom, source)
-                direct.weight_gradient(forward_plan(_any_batch(dense)), source, gradient, result)
+        if form:
+            for c, inputs, o, outputs in _groups(geom):
+                source, gradient = operand(images, c, inputs), operand(gradients, o, outputs)
+                winograd_grad.weight_gradient(_shape(geom), form, source, gradient, gw[o : o + outputs])
+        else:
+            dense, source = direct.thinned(geom, operand(images, 0, geom.C // geom.groups))
+            gradient = operand(gradients, 0, geom.O // geom.groups)
+            direct.weight_gradient(forward_plan(_any_batch(dense)), source, gradient, gw, geom.groups)
     return gw

@@ -32,12 +32,13 @@ _JOB = 6                                             # integers per job in its t
 
 @program
 def direct(isa: ISA, pixels: int, vectors: int, ragged_in: bool, ragged_out: bool) -> Kernel:
-    """Every job of a plan: result pixel = bias + sum over taps and channels of packed pixel * filter."""
+    """Every job of a plan, per set of channels: result pixel = bias + sum over taps and channels of packed pixel * filter."""
     k = Kernel(f"direct_{pixels}x{vectors}" + "_in" * ragged_in + "_out" * ragged_out, isa.width)
     x, y = k.pointer("x", "images", "image_size"), k.pointer("y", "images", "result_size")
     wide = vectors * isa.width
-    filters = k.pointer("filters", "all_taps", "blocks", "channels", wide)
-    floor, bias, taps = k.pointer("floor", 1), k.pointer("bias", "blocks", wide), k.pointer("taps", "all_taps", element="i64")
+    filters = k.pointer("filters", "sets", "all_taps", "blocks", "channels", wide)
+    floor, bias = k.pointer("floor", 1), k.pointer("bias", "sets", "blocks", wide)
+    taps = k.pointer("taps", "all_taps", element="i64")
     jobs = k.pointer("jobs", "job_count", _JOB, element="i64")
     scratch = k.pointer("scratch", "threads_most", "scratch_size")
     images, image_size, x_first, x_pixel, channels, height, width = k.integers(
@@ -47,25 +48,28 @@ def direct(isa: ISA, pixels: int, vectors: int, ragged_in: bool, ragged_out: boo
         "result_size", "y_first", "y_pixel", "y_row", "outputs", "blocks")
     job_count, strips, strip, packed_rows, groups, scratch_size = k.integers(
         "job_count", "strips", "strip", "packed_rows", "groups", "scratch_size")
-    k.integers("all_taps", "threads_most")
+    sets, all_taps, _ = k.integers("sets", "all_taps", "threads_most")
     packed = scratch + k.thread * scratch_size * 4
     block_stride = packed_rows * phases * packed_width * k.bytes
     line_stride = row_step * phases * packed_width * k.bytes
     tap_stride = blocks * channels * (4 * wide)
     least = k.broadcast(floor)
-    with k.parallel(images * strips * groups) as task:
+    with k.parallel(images * strips * groups * sets) as task:
         group, place = task % groups, task // groups
+        number, place = place % sets, place // sets
         low = place % strips * strip
         image = place // strips
-        pack_rows(k, ragged_in, x + image * image_size * 4 + x_first, height, width, x_pixel, channels, low * row_step - top,
-                  packed_rows, left, phases, packed, packed_width)
-        with k.loop(job_count) as number:
-            job = jobs + number * (8 * _JOB)
+        mine = x + image * image_size * 4 + x_first + number * channels * 4
+        pack_rows(k, ragged_in, mine, height, width, x_pixel, channels, low * row_step - top, packed_rows, left, phases, packed,
+                  packed_width)
+        first_filter, first_bias = filters + number * all_taps * tap_stride, bias + number * blocks * (4 * wide)
+        with k.loop(job_count) as j:
+            job = jobs + j * (8 * _JOB)
             count, first_tap, rows, columns, first = (k.load_integer(job + 8 * i) for i in range(5))
-            result = y + image * result_size * 4 + y_first + first
+            result = y + image * result_size * 4 + y_first + first + number * outputs * 4
             with k.loop(group * blocks // groups, (group + 1) * blocks // groups) as block:
-                w = filters + first_tap * tap_stride + block * channels * (4 * wide)
-                start = [k.load(bias + block * (4 * wide) + v * k.bytes) for v in range(vectors)]
+                w = first_filter + first_tap * tap_stride + block * channels * (4 * wide)
+                start = [k.load(first_bias + block * (4 * wide) + v * k.bytes) for v in range(vectors)]
                 with k.loop(low, k.minimum(low + strip, rows)) as row, k.loop(0, columns, pixels) as at:
                     column = k.minimum(at, columns - pixels)     # the last tile starts early instead of ending short
                     source = packed + (row - low) * line_stride + column * k.bytes
@@ -106,7 +110,7 @@ def direct_weight_grad(
     k = Kernel(name, isa.width)
     wide = vectors * isa.width
     x, g = k.pointer("x", "images", "image_size"), k.pointer("g", "images", "result_size")
-    partial = k.pointer("partial", "parts", "all_taps", "blocks", "padded", wide)
+    partial = k.pointer("partial", "parts", "sets", "all_taps", "blocks", "padded", wide)
     taps, scratch = k.pointer("taps", "all_taps", element="i64"), k.pointer("scratch", "threads_most", "scratch_size")
     images, image_size, x_first, x_pixel, channels, padded, height, width = k.integers(
         "images", "image_size", "x_first", "x_pixel", "channels", "padded", "height", "width")
@@ -115,25 +119,26 @@ def direct_weight_grad(
         "result_size", "g_first", "g_pixel", "outputs", "blocks", "rows", "columns")
     all_taps, parts, strip, packed_rows, groups, scratch_size = k.integers(
         "all_taps", "parts", "strip", "packed_rows", "groups", "scratch_size")
-    k.integer("threads_most")
+    sets, _ = k.integers("sets", "threads_most")
     packed = scratch + k.thread * scratch_size * 4
     line = phases * packed_width * k.bytes
     panels = packed + k.ceil_div(channels, k.width) * packed_rows * line
     panel = (strip * columns * wide + k.width) * 4               # not a multiple of 4 KB, which would share cache lines
     block_bytes = padded * (4 * wide)
     tap_bytes = blocks * block_bytes
-    with k.parallel(parts * groups) as task:
-        group, part = task % groups, task // groups
+    with k.parallel(parts * sets * groups) as task:
+        group, number = task % groups, task // groups
+        part, set_ = number // sets, number % sets
         first_block, end_block = group * blocks // groups, (group + 1) * blocks // groups
-        mine = partial + part * all_taps * tap_bytes
+        mine = partial + number * all_taps * tap_bytes
         nothing = k.constant(0)
         with k.loop(all_taps) as tap, k.loop(first_block * padded * vectors, end_block * padded * vectors) as i:
             k.store(nothing, mine + tap * tap_bytes + i * k.bytes)
         with k.loop(part * images // parts, (part + 1) * images // parts) as image, k.loop(0, rows, strip) as low:
-            pack_rows(k, ragged_in, x + image * image_size * 4 + x_first, height, width, x_pixel, channels,
+            pack_rows(k, ragged_in, x + (image * image_size + set_ * channels) * 4 + x_first, height, width, x_pixel, channels,
                       low * row_step - top, packed_rows, left, phases, packed, packed_width)
             high = k.minimum(strip, rows - low)
-            gradient = g + (image * result_size * 4 + low * columns * g_pixel + g_first)
+            gradient = g + ((image * result_size + set_ * outputs) * 4 + low * columns * g_pixel + g_first)
             pack_pixels(k, ragged_out, gradient + first_block * (4 * wide), high * columns, g_pixel,
                         outputs - first_block * wide, (end_block - first_block) * vectors, vectors, panels, panel)
             with k.loop(first_block, end_block) as block, k.loop(0, all_taps, taps_at_once) as tap:
@@ -226,7 +231,7 @@ class _Convolution(NamedTuple):
 
 @functools.lru_cache(512)
 def _convolution(
-    plan: Plan, x: Channels, y: Channels, images: int, steps: tuple[int, int], w_taps: int, w_size: int, most: int
+    plan: Plan, x: Channels, y: Channels, sets: int, images: int, steps: tuple[int, int], w_taps: int, w_size: int, most: int
 ) -> _Convolution:
     """``steps``: floats of w from one output lane to the next, and from one summed channel to the next."""
     isa = engine.host_isa()
@@ -247,8 +252,8 @@ def _convolution(
         packed_width=plan.packed_width, row_step=plan.row_step, result_size=y.image_size, y_first=4 * y.first,
         y_pixel=step_w * y.pixel_bytes, y_row=step_h * plan.out_width * y.pixel_bytes, outputs=y.size, blocks=blocks,
         job_count=len(jobs), strips=count, strip=strips.strip, packed_rows=strips.packed_rows,
-        groups=1 if images * count >= most else min(blocks, most), scratch_size=strips.scratch, all_taps=len(taps),
-        threads_most=most)
+        groups=1 if images * count * sets >= most else min(blocks, most), scratch_size=strips.scratch, all_taps=len(taps),
+        sets=sets, threads_most=most)
     return _Convolution(pack, run, len(taps) * blocks * x.size * wide, blocks * wide, most * strips.scratch, taps, places, jobs)
 
 
@@ -267,13 +272,21 @@ def padded_bias(bias: np.ndarray | None, size: int) -> np.ndarray:
 
 
 def convolve(plan: Plan, x: Operand, w: np.ndarray, bias: np.ndarray | None, y: Operand, transposed: bool,
-             relu: bool = False) -> None:
-    """Write the plan's outputs into y.  ``w`` is the group's (O, C, kh, kw); ``transposed`` swaps the roles of O and C."""
-    c = _convolution(plan, x.channels, y.channels, len(x.array), filter_steps(w, transposed), w[0, 0].size, w.size,
-                     threads.get_num_threads())
-    filters = memory.scratch("filters", c.filters)
-    c.pack(w=w, places=c.places, packed=filters)
-    c.run(x=x.array, y=y.array, filters=filters, floor=FLOOR[relu], bias=padded_bias(bias, c.bias), taps=c.taps, jobs=c.jobs,
+             relu: bool = False, groups: int = 1) -> None:
+    """Write the plan's outputs into y.  ``w`` is (O, C / groups, kh, kw); ``transposed`` swaps the roles of O and C.
+
+    The operands name the channels of the first group; those of the others follow.
+    """
+    outputs = len(w) // groups
+    c = _convolution(plan, x.channels, y.channels, groups, len(x.array), filter_steps(w, transposed), w[0, 0].size,
+                     w.size // groups, threads.get_num_threads())
+    filters = memory.scratch("filters", groups * c.filters)
+    biases = np.zeros((groups, c.bias), np.float32)
+    if bias is not None:
+        biases[:, : y.channels.size] = bias.reshape(groups, -1)
+    for group in range(groups):
+        c.pack(w=w[group * outputs : (group + 1) * outputs], places=c.places, packed=filters[group * c.filters :])
+    c.run(x=x.array, y=y.array, filters=filters, floor=FLOOR[relu], bias=biases, taps=c.taps, jobs=c.jobs,
           scratch=memory.scratch("packed", c.scratch))
 
 
@@ -294,7 +307,7 @@ class _WeightGradient(NamedTuple):
 
 
 @functools.lru_cache(512)
-def _weight_gradient(plan: Plan, x: Channels, g: Channels, images: int, most: int) -> _WeightGradient:
+def _weight_gradient(plan: Plan, x: Channels, g: Channels, sets: int, images: int, most: int) -> _WeightGradient:
     isa, (job,) = engine.host_isa(), plan.jobs
     tall = -(-g.size // isa.width)
     taps_at_once, tile_channels, vectors = _gradient_tile(isa, len(job.taps), x.size, tall)
@@ -302,7 +315,7 @@ def _weight_gradient(plan: Plan, x: Channels, g: Channels, images: int, most: in
     taps, _, _ = _tables(plan, 4 * isa.width, g.of)
     real, taps = len(taps), np.pad(taps, (0, -len(taps) % taps_at_once))
     size = len(taps) * blocks * padded * vectors * isa.width
-    parts = parts_for(images, size)
+    parts = parts_for(images, sets * size)
     # Every strip reads and writes all partial sums: where those leave the cache, so may the strip.
     room = max(BOTH_BYTES, min(2 * size, MOST_BYTES))
     strips = _strips(plan, x.size, isa.width, 1, room, job.columns * tall * isa.width)
@@ -312,16 +325,16 @@ def _weight_gradient(plan: Plan, x: Channels, g: Channels, images: int, most: in
         height=plan.height, width=plan.width, top=plan.top, left=plan.left, phases=plan.phases,
         packed_width=plan.packed_width, row_step=plan.row_step, result_size=g.image_size, g_first=4 * g.first,
         g_pixel=g.pixel_bytes, outputs=g.size, blocks=blocks, rows=job.rows, columns=job.columns, all_taps=len(taps),
-        parts=parts, strip=strips.strip, packed_rows=strips.packed_rows, groups=1 if parts >= most else min(blocks, most),
-        scratch_size=scratch, threads_most=most)
-    unpack = unpack_gradient(vectors).prepare(parts=parts, taps=real, all_taps=len(taps), blocks=blocks, padded=padded,
-                                              channels=x.size, lanes=g.size)
-    return _WeightGradient(run, unpack, parts * size, most * scratch, taps)
+        parts=parts, strip=strips.strip, packed_rows=strips.packed_rows, groups=1 if parts * sets >= most else min(blocks, most),
+        scratch_size=scratch, sets=sets, threads_most=most)
+    unpack = unpack_gradient(vectors).prepare(parts=parts, sets=sets, taps=real, all_taps=len(taps), blocks=blocks,
+                                              padded=padded, channels=x.size, lanes=g.size)
+    return _WeightGradient(run, unpack, parts * sets * size, most * scratch, taps)
 
 
-def weight_gradient(plan: Plan, x: Operand, g: Operand, gw: np.ndarray) -> None:
-    """Write gw (O, C, kh, kw) of one group: the plan is the forward one."""
-    c = _weight_gradient(plan, x.channels, g.channels, len(x.array), threads.get_num_threads())
+def weight_gradient(plan: Plan, x: Operand, g: Operand, gw: np.ndarray, groups: int = 1) -> None:
+    """Write gw (O, C / groups, kh, kw): the plan is the forward one, the operands name the channels of the first group."""
+    c = _weight_gradient(plan, x.channels, g.channels, groups, len(x.array), threads.get_num_threads())
     partial = memory.scratch("partial", c.partial)
     c.run(x=x.array, g=g.array, partial=partial, taps=c.taps, scratch=memory.scratch("packed", c.scratch))
     c.unpack(partial=partial, gw=gw)

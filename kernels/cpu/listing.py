@@ -32,13 +32,15 @@ class Written(NamedTuple):
     text: str
 
 
-def pretend(isa: ISA) -> Callable[[Callable[[], Any]], list[Written]]:
-    """Turn this process into one that writes kernels for ``isa`` and runs none.
+def pretend(isa: ISA, execute: Callable[[Kernel, int], None] | None = None) -> Callable[[Callable[[], Any]], list[Written]]:
+    """Turn this process into one that writes kernels for ``isa`` and runs none, or has ``execute(kernel, address of its slots)``
+    run them, such as an emulator.
 
     Returns a function: given a call, it makes it and returns the kernels that would have run, in their order.  Results of the
     call are whatever was in memory.  There is no way back, so this is for processes that do nothing else; llvmlite is not needed.
     """
     kernels: list[Written] = []
+    built: list[Kernel] = []
     seen: dict[Written, None] = {}
 
     class Unrun(launch.Program):
@@ -46,9 +48,12 @@ def pretend(isa: ISA) -> Callable[[Callable[[], Any]], list[Written]]:
             self.kernel, self.name, self.address = kernel, kernel.name, len(kernels)
             self.slots = ctypes.c_int64 * len(kernel.parameters)
             kernels.append(Written(written_by, kernel.name, kernel.text()))
+            built.append(kernel)
 
     def run(kernel: int, arguments: int, alone: bool = False) -> None:
         seen[kernels[kernel]] = None
+        if execute is not None:
+            execute(built[kernel], arguments)
 
     def written(call: Callable[[], Any]) -> list[Written]:
         seen.clear()

@@ -76,7 +76,7 @@ def _options(classes: int, label_smoothing: float) -> np.ndarray:
 def softmax_cross_entropy(logits: Any, labels: Any, weight: None, ignore_index: int, label_smoothing: float) -> Any:
     rows, classes = logits.shape
     counted, targets = counted_targets(np, "cross_entropy", labels, classes, ignore_index)
-    losses = memory.owned((rows,))
+    losses = memory.empty((rows,))
     _launch(cross_entropy, rows, classes, label_smoothing != 0)(
         x=contiguous(logits), losses=losses, targets=np.ascontiguousarray(targets, np.int64),
         options=_options(classes, label_smoothing))

@@ -1,77 +1,28 @@
-"""Large buffers, used again.
-
-The operating system hands out fresh memory page by page, at the first touch: filling a fresh 64 MB array takes about twice
-as long as filling one that was used before.  A training step frees as much as it allocates, so freed buffers wait here for
-the next array of their size.
+"""Large arrays in memory that was used before (kernels/cpu/arena.py), and the working memory of launches.
 
 ``empty`` returns an ordinary NumPy array whose base is a :class:`_Lease`; when the array and all its views are gone, so is the
-lease, and its buffer comes back.
+lease, and its block goes back to the arena.
 """
 from __future__ import annotations
 
 import ctypes
 import threading
-from collections import OrderedDict
 from typing import Any
 
 import numpy as np
 
+from minidl.kernels.cpu.arena import Arena
+
 SMALL = 1 << 16                                      # bytes; below, NumPy's own allocation is as good
-LIMIT = 512 << 20                                    # bytes that may wait unused; beyond, the longest unused are freed
-_ALIGNMENT = 64
-Buffer = Any                                         # an array of ctypes.c_char, which begins at a cache line
+LIMIT = 1 << 30                                      # bytes that may lie unused
 
-
-class _Arena:
-    """Buffers by size class: eight classes per power of two, so that at most an eighth of a buffer is wasted."""
-
-    def __init__(self, limit: int) -> None:
-        self.limit, self.idle = limit, 0
-        self._free: OrderedDict[int, list[Buffer]] = OrderedDict()   # least recently used size first
-        self._lock = threading.RLock()               # reentrant: a lease may be collected while it is held
-
-    @staticmethod
-    def round_up(size: int) -> int:
-        grain = max(_ALIGNMENT, 1 << max(0, size.bit_length() - 4))
-        return -(-size // grain) * grain
-
-    def take(self, size: int) -> Buffer:
-        with self._lock:
-            waiting = self._free.get(size)
-            if waiting:
-                self.idle -= size
-                self._free.move_to_end(size)
-                return waiting.pop()
-        memory: Any = np.empty(size + _ALIGNMENT, np.uint8)
-        return (ctypes.c_char * size).from_buffer(memory, -memory.ctypes.data % _ALIGNMENT)
-
-    def give_back(self, buffer: Buffer) -> None:
-        size = len(buffer)
-        with self._lock:
-            self._free.setdefault(size, []).append(buffer)
-            self._free.move_to_end(size)
-            self.idle += size
-            while self.idle > self.limit:
-                oldest, waiting = next(iter(self._free.items()))
-                if waiting:
-                    waiting.pop()
-                    self.idle -= oldest
-                else:
-                    del self._free[oldest]
-
-    def clear(self) -> None:
-        with self._lock:
-            self._free.clear()
-            self.idle = 0
-
-
-arena = _Arena(LIMIT)
+arena = Arena(LIMIT)
 
 
 class _Lease(np.ndarray):
-    """A buffer in use: what the array made of it has as its base.
+    """A block in use: what the array made of it has as its base.
 
-    As an array it is the buffer's bytes.  NumPy makes the base of a view the array that owns the memory; it stops at an array
+    As an array it is the block's bytes.  NumPy makes the base of a view the array that owns the memory; it stops at an array
     of another class, and so here.
     """
 
@@ -99,9 +50,9 @@ def empty(shape: tuple[int, ...], dtype: np.dtype = _FLOAT32) -> np.ndarray:
     return _lease(shape, dtype, size)
 
 
-def owned(shape: tuple[int, ...], dtype: np.dtype = _FLOAT32) -> np.ndarray:
-    """As :func:`empty`, for results that their user keeps, such as the gradient of a parameter: its memory is its own."""
-    return np.empty(shape, dtype)
+def owns(array: np.ndarray) -> bool:
+    """Whether the array is no view: its memory is its own, from NumPy or leased for it alone."""
+    return array.base is None or type(array.base) is _Lease
 
 
 def address(array: Any) -> int:

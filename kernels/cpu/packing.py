@@ -117,24 +117,27 @@ def pack_filters(isa: ISA, vectors: int, count: int) -> Kernel:
 
 @program
 def unpack_gradient(isa: ISA, vectors: int) -> Kernel:
-    """gw[o][c][tap] = sum over parts of partial[part][tap][block][c][lane], o being the lane; sums in the order of the parts.
+    """gw[set][o][c][tap] = sum over parts, in their order, of partial[part][set][tap][block][c][lane], o being the lane.
 
     A part has ``all_taps`` taps, of which the first ``taps`` count.
     """
     k = Kernel(f"unpack_gradient_{vectors}", isa.width)
     wide = vectors * isa.width
-    partial = k.pointer("partial", "parts", "all_taps", "blocks", "padded", wide)
-    gw = k.pointer("gw", "lanes", "channels", "taps")
-    parts, taps, all_taps, blocks, padded, channels, lanes = k.integers(
-        "parts", "taps", "all_taps", "blocks", "padded", "channels", "lanes")
-    part_bytes, some = all_taps * blocks * padded * (4 * wide), 16
+    partial = k.pointer("partial", "parts", "sets", "all_taps", "blocks", "padded", wide)
+    gw = k.pointer("gw", "sets", "lanes", "channels", "taps")
+    parts, sets, taps, all_taps, blocks, padded, channels, lanes = k.integers(
+        "parts", "sets", "taps", "all_taps", "blocks", "padded", "channels", "lanes")
+    set_bytes, some = all_taps * blocks * padded * (4 * wide), 16
+    part_bytes = sets * set_bytes
     runs = k.ceil_div(channels, some)
-    with k.parallel(blocks * runs) as task:
-        block, first = task // runs, task % runs * some
+    with k.parallel(sets * blocks * runs) as task:
+        number, place = task // (blocks * runs), task % (blocks * runs)
+        block, first = place // runs, place % runs * some
+        mine, result = partial + number * set_bytes, gw + number * lanes * channels * taps * 4
         end = k.minimum(first + some, channels)
 
-        def line(tap: Int, c: Int, block: Int = block) -> Pointer:
-            return partial + ((tap * blocks + block) * padded + c) * (4 * wide)
+        def line(tap: Int, c: Int, block: Int = block, mine: Pointer = mine) -> Pointer:
+            return mine + ((tap * blocks + block) * padded + c) * (4 * wide)
 
         with k.when(parts > 1), k.loop(taps) as tap, k.loop(first * vectors, end * vectors) as i:
             at = line(tap, k.same(0)) + i * k.bytes
@@ -143,5 +146,5 @@ def unpack_gradient(isa: ISA, vectors: int) -> Kernel:
             k.store(total, at)
         # One lane after the other, so that gw is written along: steps of many KB between writes cost 30 cycles each.
         with k.loop(k.minimum(wide, lanes - block * wide)) as lane, k.loop(first, end) as c, k.loop(taps) as tap:
-            k.copy_float(line(tap, c) + lane * 4, gw + (((block * wide + lane) * channels + c) * taps + tap) * 4)
+            k.copy_float(line(tap, c) + lane * 4, result + (((block * wide + lane) * channels + c) * taps + tap) * 4)
     return k

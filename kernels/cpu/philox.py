@@ -109,13 +109,13 @@ def launch(kernel: Program, n: int, key: Key, **options: int) -> Launch:
 
 @vector("philox_bits", takes_philox_bits)
 def philox_bits(seed: int, offset: int, n: int) -> Any:
-    y = memory.owned((n,), np.dtype(np.int32))
+    y = memory.empty((n,), np.dtype(np.int32))
     launch(words_kernel(), n, (seed, offset))(y=y)
     return y.view(np.uint32)
 
 
 @vector("philox_uniform", takes_philox_uniform)
 def philox_uniform(shape: tuple[int, ...], key: Key, dtype: Any) -> Any:
-    y = memory.owned(shape)
+    y = memory.empty(shape)
     launch(uniform_kernel(), math.prod(shape), key)(y=y)
     return y

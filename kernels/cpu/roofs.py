@@ -89,7 +89,7 @@ def copy_bandwidth(threads: int | None = None) -> float:
     """
     with _on(threads):
         pieces = COPY_BYTES // (4 * _PIECE)
-        x, y = (memory.owned((pieces, _PIECE)) for _ in range(2))
+        x, y = (memory.empty((pieces, _PIECE)) for _ in range(2))
         x.fill(1)
         y.fill(0)                                    # both touched: a first touch costs a page fault
         return 2 * x.nbytes / _best(copy_roof(), COPY_ROUNDS, x=x, y=y, pieces=pieces) / 1e9

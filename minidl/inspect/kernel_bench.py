@@ -57,9 +57,10 @@ def contenders(verb: str, found: Sample, oracle: bool, torch: Any = None) -> dic
     ``oracle``: the reference variant too, which takes seconds to minutes.
     """
     calls: dict[str, Call] = {}
-    for name, kernel in sorted(kernels.variants(verb, "cpu").items(), key=lambda item: (item[0] != "vector", item[0])):
-        if name != ORACLE or oracle:
-            calls[name] = functools.partial(kernel, *found.arguments, **found.options)
+    known = kernels.variants(verb, "cpu")
+    for name in dict.fromkeys(("vector", "numpy", *sorted(known))):  # what the ratios are to first
+        if name in known and (name != ORACLE or oracle):
+            calls[name] = functools.partial(known[name], *found.arguments, **found.options)
     if torch is not None and found.torch is not None:
         tensors = [torch.from_numpy(a) if hasattr(a, "__array__") else a for a in found.arguments]
         calls["torch"] = found.torch(torch, *tensors)

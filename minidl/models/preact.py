@@ -9,7 +9,6 @@ from __future__ import annotations
 from minidl import nn
 from minidl.errors import ConfigError
 from minidl.models.registry import register
-from minidl.nn import functional as F
 from minidl.nn import init
 from minidl.tensor import Tensor
 
@@ -31,7 +30,7 @@ class _PreActBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C', H / stride, W / stride)."""
-        y = F.relu(self.bn1(x))
+        y = self.bn1(x, relu=True)
         return (x if self.shortcut is None else self.shortcut(y)) + self.branch(y)
 
 
@@ -48,7 +47,7 @@ class PreActBasic(_PreActBlock):
 
     def branch(self, y: Tensor) -> Tensor:
         """The residual of the normalised input."""
-        return self.conv2(self.dropout(F.relu(self.bn2(self.conv1(y)))))
+        return self.conv2(self.dropout(self.bn2(self.conv1(y), relu=True)))
 
 
 class PreActBottleneck(_PreActBlock):
@@ -66,8 +65,8 @@ class PreActBottleneck(_PreActBlock):
 
     def branch(self, y: Tensor) -> Tensor:
         """The residual of the normalised input."""
-        y = self.conv2(F.relu(self.bn2(self.conv1(y))))
-        return self.conv3(self.dropout(F.relu(self.bn3(y))))
+        y = self.conv2(self.bn2(self.conv1(y), relu=True))
+        return self.conv3(self.dropout(self.bn3(y, relu=True)))
 
 
 class PreActResNet(nn.Module):
@@ -104,7 +103,7 @@ class PreActResNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Logits of images ``x``."""
         x = self.layer3(self.layer2(self.layer1(self.conv1(x))))
-        return self.linear(F.relu(self.bn1(x)).mean((2, 3)))
+        return self.linear(self.bn1(x, relu=True).mean((2, 3)))
 
 
 #: depth -> parameters, CIFAR-10 test error of the paper's table 2 in percent.

@@ -13,7 +13,6 @@ from minidl.errors import ConfigError
 from minidl.models.registry import register
 from minidl.models.resnet_cifar import shortcut_a
 from minidl.models.weights import torchvision
-from minidl.nn import functional as F
 from minidl.nn import init
 from minidl.tensor import Tensor
 
@@ -38,21 +37,19 @@ def projection(in_channels: int, out_channels: int, stride: int) -> nn.Sequentia
 
 
 class _Block(nn.Module):
-    """relu(shortcut(x) + f(x)), or relu(f(x)) when not ``residual``; a subclass says what f is."""
+    """relu(f(x) + shortcut(x)), or relu(f(x)) when not ``residual``; a subclass says what f is.
+
+    Sum and ReLU are computed with f's last batch norm, in one pass over memory, so a hook on that layer sees the block's result.
+    """
 
     residual: bool
     downsample: nn.Module | None
 
-    def branch(self, x: Tensor) -> Tensor:
-        """The residual f(x)."""
-        raise NotImplementedError
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, C', H / stride, W / stride)."""
-        y = self.branch(x)
-        if self.residual:
-            y = y + (x if self.downsample is None else self.downsample(x))
-        return F.relu(y)
+    def shortcut(self, x: Tensor) -> Tensor | None:
+        """What is added to f(x)."""
+        if not self.residual:
+            return None
+        return x if self.downsample is None else self.downsample(x)
 
 
 class BasicBlock(_Block):
@@ -72,9 +69,10 @@ class BasicBlock(_Block):
         self.bn2 = nn.BatchNorm2d(channels)
         self.downsample = downsample
 
-    def branch(self, x: Tensor) -> Tensor:
-        """The residual f(x)."""
-        return self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C', H / stride, W / stride)."""
+        y = self.bn1(self.conv1(x), relu=True)
+        return self.bn2(self.conv2(y), relu=True, residual=self.shortcut(x))
 
 
 class Bottleneck(_Block):
@@ -102,11 +100,11 @@ class Bottleneck(_Block):
         self.bn3 = nn.BatchNorm2d(4 * channels)
         self.downsample = downsample
 
-    def branch(self, x: Tensor) -> Tensor:
-        """The residual f(x)."""
-        y = F.relu(self.bn1(self.conv1(x)))
-        y = F.relu(self.bn2(self.conv2(y)))
-        return self.bn3(self.conv3(y))
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C', H / stride, W / stride)."""
+        y = self.bn1(self.conv1(x), relu=True)
+        y = self.bn2(self.conv2(y), relu=True)
+        return self.bn3(self.conv3(y), relu=True, residual=self.shortcut(x))
 
 
 class ResNet(nn.Module):
@@ -139,7 +137,6 @@ class ResNet(nn.Module):
         with init.skip_init():
             self.conv1 = nn.Conv2d(in_channels, 64, 7, stride=2, padding=3, bias=False)
             self.bn1 = nn.BatchNorm2d(64)
-            self.relu = nn.ReLU()
             self.maxpool = nn.MaxPool2d(3, 2, padding=1)
             channels = 64
             for index, count in enumerate(repeats):
@@ -169,7 +166,7 @@ class ResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits of images ``x``."""
-        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        x = self.maxpool(self.bn1(self.conv1(x), relu=True))
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         return self.fc(self.avgpool(x).flatten(1))
 

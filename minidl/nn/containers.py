@@ -6,8 +6,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from typing import Any, overload
 
+from minidl.nn.activation import ReLU
+from minidl.nn.hooks import watched
 from minidl.nn.module import MODULE, Module, _indent
+from minidl.nn.norm import BatchNorm1d, BatchNorm2d
 from minidl.nn.parameter import Parameter
+
+_FUSING = (BatchNorm1d, BatchNorm2d)
 
 
 class _ModuleSequence(Module):
@@ -93,10 +98,22 @@ class Sequential(_ModuleSequence):
                 self.register_module(str(index), module)
 
     def forward(self, x: Any) -> Any:
-        """Feed ``x`` through every module in order."""
+        """Feed ``x`` through every module in order.
+
+        A batch norm and the ReLU behind it are computed in one pass over memory, unless a hook watches one of them.
+        """
+        waiting: Any = None                          # a batch norm that has not run yet: a ReLU may follow
         for module in self._values():
-            x = module(x)
-        return x
+            if waiting is not None:
+                fused = type(module) is ReLU and not watched(module)
+                x, waiting = waiting(x, relu=True) if fused else waiting(x), None
+                if fused:
+                    continue
+            if type(module) in _FUSING and not watched(module):
+                waiting = module
+            else:
+                x = module(x)
+        return x if waiting is None else waiting(x)
 
     @overload
     def __getitem__(self, index: int) -> Any: ...

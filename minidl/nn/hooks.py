@@ -25,6 +25,11 @@ class RemovableHandle:
         self.remove()
 
 
+def watched(module: Any) -> bool:
+    """Whether ``module`` has a hook."""
+    return module._hooks is not None and any(module._hooks.kinds.values())
+
+
 class Hooks:
     """The hooks of one module, in the order in which they are called."""
 

@@ -1,6 +1,7 @@
 """Sequential, ModuleList, ModuleDict, ParameterList: they behave as lists and dicts, and as torch's."""
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -119,3 +120,69 @@ def test_repr_as_torch(torch):
         })
 
     assert repr(build(nn)) == repr(build(torch.nn))
+
+
+def normalised(*after):
+    """A batch norm between a linear layer and ``after``, with a random scale and shift."""
+    minidl.manual_seed(0)
+    net = nn.Sequential(nn.Linear(6, 5), nn.BatchNorm1d(5), *after)
+    with minidl.no_grad():
+        for p in net[1].parameters():
+            p.copy_(minidl.randn(5))
+    return net
+
+
+def verbs_below(y):
+    """The verbs of the graph below ``y``."""
+    found, waiting = set(), [y.edge]
+    while waiting:
+        node = waiting.pop()
+        found.add(getattr(node, "verb", ""))
+        waiting += [edge for edge in getattr(node, "needs", None) or () if edge is not None]
+    return found
+
+
+def test_batch_norm_and_relu_are_one_operation():
+    x = minidl.randn(20, 6)
+    fused, apart = normalised(nn.ReLU()), normalised(nn.Identity(), nn.ReLU())
+    y, expected = fused(x), apart(x)
+    assert "batch_norm_relu" in verbs_below(y) and "relu" not in verbs_below(y) and "relu" in verbs_below(expected)
+    np.testing.assert_allclose(y.detach().numpy(), expected.detach().numpy(), atol=1e-6)   # a fused multiply-add rounds once less
+    (y**2).sum().backward()
+    (expected**2).sum().backward()
+    for a, b in zip(fused.parameters(), apart.parameters(), strict=True):
+        np.testing.assert_allclose(a.grad.numpy(), b.grad.numpy(), atol=1e-4)
+    np.testing.assert_array_equal(fused[1].running_var.numpy(), apart[1].running_var.numpy())
+    assert fused[1].num_batches_tracked.item() == 1
+    np.testing.assert_allclose(fused.eval()(x).detach().numpy(), apart.eval()(x).detach().numpy(), atol=1e-6)
+
+
+@pytest.mark.parametrize("which", [1, 2])
+def test_a_hook_sees_what_its_layer_does(which):
+    """Whoever watches the batch norm or the ReLU gets the same as if they were apart; once the hook is gone, they are one."""
+    net, x, seen = normalised(nn.ReLU()), minidl.randn(20, 6), []
+    apart = normalised(nn.Identity(), nn.ReLU())
+
+    def look(module, args, y):
+        seen.append((args[0].detach().numpy(), y.detach().numpy()))
+
+    handle = net[which].register_forward_hook(look)
+    apart[which + (which == 2)].register_forward_hook(look)
+    net(x), apart(x)
+    assert len(seen) == 2
+    for a, b in zip(*seen, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+    handle.remove()
+    assert "batch_norm_relu" in verbs_below(net(x)) and len(seen) == 2
+
+
+def test_a_batch_norm_at_the_end_or_before_another_layer():
+    x = minidl.randn(20, 6)
+    for after in ((), (nn.Sigmoid(),), (nn.BatchNorm1d(5), nn.ReLU()), (nn.ReLU(), nn.ReLU())):
+        net = normalised(*after)
+        y = net(x)
+        layers = list(normalised(*after))
+        expected = x
+        for layer in layers:
+            expected = layer(expected)
+        np.testing.assert_allclose(y.detach().numpy(), expected.detach().numpy(), atol=1e-6)

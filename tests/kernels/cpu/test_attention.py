@@ -42,6 +42,14 @@ def test_against_float64(guarded, shape):
     guarded()
 
 
+def test_weights_that_are_another_view_of_the_kernels_own():
+    q, k, v, gy = sample(2, 2, 16, 20, 16)
+    _, weights = variants("attention")["vector"](q, k, v, 0.25)
+    turned = weights[:, :, ::-1]
+    got, expected = (variants("attention_grad")[name](gy, q, k, v, turned, 0.25) for name in ("vector", "numpy"))
+    assert_close("attention_grad", got, expected, "float32")
+
+
 def test_scores_of_any_size():
     """The maximum is taken off before the exponential; a score that is not a number spoils its query only."""
     q, k, v, _ = sample(2, 2, 20, 20, 16)

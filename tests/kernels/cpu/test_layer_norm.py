@@ -39,12 +39,12 @@ def test_against_float64(guarded, shape, ndim, affine):
 
 
 def test_a_large_mean_costs_no_digits():
-    x = normal(0, (100, 192)) + np.float32(3000)
+    x = normal(0, (4, 20_000)) + np.float32(3000)    # so many that their sum is rounded by more than the mean may be
     y, mean, invstd = variants("layer_norm")["vector"](x, None, None, 1, EPS)
     wide = x.astype(np.float64)
     # x itself is rounded to 2.4e-4; the statistics are what is tested.
     np.testing.assert_allclose(invstd[:, 0], 1 / np.sqrt(wide.var(axis=1) + EPS), rtol=1e-5)
-    np.testing.assert_allclose(mean[:, 0], wide.mean(axis=1), rtol=2e-7)
+    np.testing.assert_allclose(mean[:, 0], wide.mean(axis=1), rtol=1e-7)
 
 
 def test_a_constant_row_is_zero():

@@ -39,10 +39,19 @@ def test_words_stay_inside(key, n):
     room = np.full(n + 2 * BAND, MARK, np.uint32)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(dispatch, "COSTLY", 0)
-        patch.setattr(memory, "owned", lambda shape, dtype: room[BAND : BAND + n].view(dtype))
+        patch.setattr(memory, "empty", lambda shape, dtype: room[BAND : BAND + n].view(dtype))
         words = variants("philox_bits")["vector"](*key, n)
     assert words.dtype == np.uint32 and np.array_equal(words, variants("philox_bits")["numpy"](*key, n))
     assert (room[:BAND] == MARK).all() and (room[BAND + n :] == MARK).all()
+
+
+def test_a_word_at_the_threshold_is_kept():
+    key, n = (5, 6), 2000
+    words = variants("philox_bits")["numpy"](*key, n)
+    for word in (words[:20], words[words >> 31 == 1][:20]):          # on both sides of what a signed number holds
+        for limit in word.tolist():
+            mask = variants("dropout_mask")["vector"]((n,), limit / 2**32, key, FLOAT32)
+            assert np.array_equal(mask > 0, words >= limit)
 
 
 def test_counters_have_an_upper_half():

@@ -1,14 +1,18 @@
 """Every kernel, written and compiled for every instruction set; what can be checked of a machine that is not here.
 
-The kernels for ARM were compiled by these tests and read, but nothing has run them yet: there is neither such a machine nor an
-emulator here.  What runs is the portable form, which is as wide and differs in the instructions and in the size of its tiles.
+The kernels for ARM were run by an emulator, one thread each, where one is installed; no such processor has run them yet.
 """
+import os
 import re
+import subprocess
+import sys
 
 import pytest
 
 from minidl.inspect import kernel_texts
 from minidl.kernels.cpu import engine, listing
+from tests.kernels.cpu import emulated
+from tests.sources import ROOT
 
 ISAS = ("avx512", "avx2", "portable", "neon")
 
@@ -74,3 +78,12 @@ def test_a_kernel_for_another_machine_cannot_be_run():
     assert set(engine.ANYWHERE) - set(engine.available_isas()), "this machine runs everything"
     with pytest.raises(engine.ConfigError, match="no instruction set 'sse9'"):
         engine.isa_named("sse9")
+
+
+@pytest.mark.skipif(bool(emulated.missing()), reason=f"not installed: {', '.join(emulated.missing())}")
+def test_the_kernels_for_arm_compute_the_same():
+    """Every sample, and convolutions of many shapes: NumPy's results within the contract's tolerance, nothing written beside."""
+    env = {**os.environ, "MINIDL_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-m", "tests.kernels.cpu.emulated"], capture_output=True, text=True, env=env, cwd=ROOT)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert int(done.stdout.split()[-2]) > 40         # programs

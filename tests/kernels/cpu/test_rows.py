@@ -1,13 +1,11 @@
-"""Batch normalisation, elementwise operations, the arena and layouts."""
-import gc
-
+"""Batch normalisation, elementwise operations and layouts."""
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minidl.kernels import variants
-from minidl.kernels.cpu import layout, memory, rows
+from minidl.kernels.cpu import layout, rows
 from minidl.kernels.cpu.dispatch import LARGE
 from tests.kernels.cases import arrange, assert_close, layouts, seeds
 
@@ -45,6 +43,9 @@ def test_batch_norm(guarded, shape, order):
         np.testing.assert_allclose(value / size, exact / size, rtol=2e-5, atol=2e-5)
     got, expected = both("batch_norm_inference", x, w, b, mean, abs(invstd), 1e-5)
     assert_close("batch_norm_inference", got, narrow(expected), "float32", scale=3)
+    for residual in (None, gy):
+        relu, exact = both("batch_norm_relu_inference", x, w, b, mean, abs(invstd), residual, 1e-5)
+        assert_close("batch_norm_relu_inference", relu, narrow(exact), "float32", scale=3)
     y, gy = np.maximum(got, 0), normal(7, shape, order)
     for residual in (None, normal(8, shape, order)):
         got, expected = both("batch_norm_relu", x, w, b, residual, 1e-5)
@@ -108,31 +109,6 @@ def test_elementwise_keeps_channels_last(verb):
     y = variants("relu_grad")["vector"](spread, a)
     assert y.transpose(0, 2, 3, 1).flags.c_contiguous
     np.testing.assert_array_equal(y, np.where(a > 0, spread, 0))
-
-
-def test_buffers_are_used_again():
-    memory.arena.clear()
-    a = memory.empty((1000, 1000))
-    view, address = a[3:, 2:], a.ctypes.data
-    assert address % 64 == 0 and a.flags.c_contiguous and a.flags.writeable
-    a[...] = 1
-    del a
-    gc.collect()
-    other = memory.empty((1000, 1000))
-    assert other.ctypes.data != address and view.sum() == view.size     # the view keeps its buffer
-    del view
-    assert memory.empty((998, 1000)).ctypes.data == address             # another shape of the same size class
-    small = memory.empty((10, 10))
-    assert small.base is None
-
-
-def test_the_arena_is_bounded():
-    arena = memory._Arena(limit=1 << 20)
-    sizes = [arena.round_up(n) for n in (300_000, 400_000, 500_000)]
-    buffers = [arena.take(size) for size in sizes]
-    for buffer in buffers:
-        arena.give_back(buffer)
-    assert arena.idle <= arena.limit and arena.take(sizes[0]) is not buffers[0] and arena.take(sizes[2]) is buffers[2]
 
 
 def test_layouts():

@@ -37,7 +37,7 @@ def test_rows(guarded, shape, verb):
 def test_rows_that_are_not_finite(verb):
     rows = np.zeros((100, 21), np.float32)
     rows[0, 3], rows[1, 20], rows[2, 2], rows[3], rows[4, :20], rows[5] = np.nan, np.inf, -np.inf, -np.inf, -np.inf, 1e4
-    rows[6, 0], rows[6, 1] = 3e38, -3e38
+    rows[6, 0], rows[6, 1], rows[7] = 3e38, -3e38, -1e4
     with np.errstate(all="ignore"):
         expected = variants(verb)["numpy"](rows, 1)
     np.testing.assert_allclose(variants(verb)["vector"](rows, 1), expected, rtol=2e-6)      # a few units in the last place
