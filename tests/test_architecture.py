@@ -50,7 +50,6 @@ OUTSIDE: dict[str, set[str]] = {
     "numba": {"kernels", "backend"},
     "llvmlite": {"kernels"},
     "cupy": {"kernels", "backend"},
-    "cupy_backends": {"kernels"},
     "cuda": {"kernels"},
     "cupyx": {"kernels", "backend"},
     "cupy_backends": {"kernels", "backend"},

@@ -32,7 +32,7 @@ __device__ __forceinline__ Index output_at(const Geometry& g, Index n, int h, in
 // ---- naive -----------------------------------------------------------------------------------------------------------
 
 extern "C" __global__ void conv_naive(const T* __restrict__ x, const T* __restrict__ w, const T* __restrict__ b, T* __restrict__ y, Index n,
-        int C, int H, int W, int O, int kh, int kw, int sh, int sw, int top, int left, int dh, int dw, int groups, int oh, int ow) {
+        int C, int H, int W, int O, int kh, int kw, int sh, int sw, int top, int left, int dh, int dw, int groups, int oh, int ow, int relu) {
     GEOMETRY
     GRID_STRIDE(i, n) {
         const int o = i % O, j = i / O % ow, r = i / ((Index)O * ow) % oh;
@@ -45,7 +45,7 @@ extern "C" __global__ void conv_naive(const T* __restrict__ x, const T* __restri
                 if (at < 0) continue;
                 for (int c = 0; c < Cg; c++) sum += A(x[at + o / Og * Cg + c]) * A(filter[(u * kw + v) * Cg + c]);
             }
-        y[i] = T(sum);
+        y[i] = T(relu && sum < A(0) ? A(0) : sum);
     }
 }
 
@@ -115,7 +115,7 @@ __device__ __forceinline__ void tile_product(int m0, int n0, Index k0, Index k1,
 // Grid: (tiles of pixels, tiles of a group's filters, groups).
 extern "C" __global__ void __launch_bounds__(256, 2) conv(const T* __restrict__ x, const T* __restrict__ w, const T* __restrict__ b,
         T* __restrict__ y, int pixels, int C, int H, int W, int O, int kh, int kw, int sh, int sw, int top, int left, int dh, int dw, int groups,
-        int oh, int ow) {
+        int oh, int ow, int relu) {
     GEOMETRY
     const int group = blockIdx.z, K = kh * kw * Cg;
     tile_product(blockIdx.x * TILE_M, blockIdx.y * TILE_N, 0, K,
@@ -128,10 +128,12 @@ extern "C" __global__ void __launch_bounds__(256, 2) conv(const T* __restrict__ 
         [&](Index k, int o) { return o < Og && k < K ? A(w[((Index)group * Og + o) * K + k]) : A(0); },
         [&](int p, int o, A sum) {
 #ifdef BUG_STORE_PAST_THE_END
-            if (p <= pixels && o < Og) y[(Index)p * O + group * Og + o] = T(sum + (b ? A(b[group * Og + o]) : A(0)));
+            if (p > pixels || o >= Og) return;
 #else
-            if (p < pixels && o < Og) y[(Index)p * O + group * Og + o] = T(sum + (b ? A(b[group * Og + o]) : A(0)));
+            if (p >= pixels || o >= Og) return;
 #endif
+            if (b) sum += A(b[group * Og + o]);
+            y[(Index)p * O + group * Og + o] = T(relu && sum < A(0) ? A(0) : sum);
         });
 }
 

@@ -51,15 +51,15 @@ def _takes_tensor(a: Array, b: Array, *others: Any) -> bool:
 
 
 @cuda("conv2d", "naive", _takes)
-def conv2d_naive(gpu: Any, x: Array, w: Array, b: Array | None, geom: Any, precision: str = "fast") -> Array:
+def conv2d_naive(gpu: Any, x: Array, w: Array, b: Array | None, geom: Any, precision: str = "fast", relu: bool = False) -> Array:
     x, w = channels_last(gpu, x), _filters_first(gpu, w)
     y = gpu.xp.empty((len(x), geom.out_h, geom.out_w, geom.O), x.dtype)
     b = None if b is None else gpu.xp.ascontiguousarray(b)
-    launch(gpu, FILE, "conv_naive", (x, w, b, y, y.size, *_numbers(geom)), dtype=x.dtype, work=y.size)
+    launch(gpu, FILE, "conv_naive", (x, w, b, y, y.size, *_numbers(geom), int(relu)), dtype=x.dtype, work=y.size)
     return channels_first(gpu, y)
 
 
-def _conv(gpu: Any, kernel: tuple[str, str, int], x: Array, w: Array, b: Array | None, geom: Any) -> Array:
+def _conv(gpu: Any, kernel: tuple[str, str, int], x: Array, w: Array, b: Array | None, geom: Any, relu: bool) -> Array:
     file, entry, threads = kernel
     x, w = channels_last(gpu, x), _filters_first(gpu, w)
     b = None if b is None else gpu.xp.ascontiguousarray(b)
@@ -67,18 +67,18 @@ def _conv(gpu: Any, kernel: tuple[str, str, int], x: Array, w: Array, b: Array |
     pixels = y.size // geom.O
     grid = _tiles(pixels, geom.O // geom.groups, geom.groups)
     if pixels:
-        launch(gpu, file, entry, (x, w, b, y, pixels, *_numbers(geom)), dtype=x.dtype, grid=grid, block=(threads,))
+        launch(gpu, file, entry, (x, w, b, y, pixels, *_numbers(geom), int(relu)), dtype=x.dtype, grid=grid, block=(threads,))
     return channels_first(gpu, y)
 
 
 @cuda("conv2d", "cuda", _takes)
-def conv2d(gpu: Any, x: Array, w: Array, b: Array | None, geom: Any, precision: str = "fast") -> Array:
-    return _conv(gpu, (FILE, "conv", 256), x, w, b, geom)
+def conv2d(gpu: Any, x: Array, w: Array, b: Array | None, geom: Any, precision: str = "fast", relu: bool = False) -> Array:
+    return _conv(gpu, (FILE, "conv", 256), x, w, b, geom, relu)
 
 
 @cuda("conv2d", "tensor", _takes_tensor)
-def conv2d_tensor(gpu: Any, x: Array, w: Array, b: Array | None, geom: Any, precision: str = "fast") -> Array:
-    return _conv(gpu, (TENSOR, "conv_tensor", 128), x, w, b, geom)
+def conv2d_tensor(gpu: Any, x: Array, w: Array, b: Array | None, geom: Any, precision: str = "fast", relu: bool = False) -> Array:
+    return _conv(gpu, (TENSOR, "conv_tensor", 128), x, w, b, geom, relu)
 
 
 @cuda("conv2d_input_grad", "naive", _takes)

@@ -78,7 +78,7 @@ __device__ __forceinline__ void tensor_tile(int m0, int n0, Index k0, Index k1, 
 // Grid: (tiles of pixels, tiles of a group's filters, groups).
 extern "C" __global__ void __launch_bounds__(128, 2) conv_tensor(const T* __restrict__ x, const T* __restrict__ w, const T* __restrict__ b,
         T* __restrict__ y, int pixels, int C, int H, int W, int O, int kh, int kw, int sh, int sw, int top, int left, int dh, int dw, int groups,
-        int oh, int ow) {
+        int oh, int ow, int relu) {
     const int Cg = C / groups, Og = O / groups, group = blockIdx.z, K = kh * kw * Cg;
     tensor_tile<false>(blockIdx.x * TILE, blockIdx.y * TILE, 0, K,
         [&](int p, Index k) -> Source {
@@ -93,7 +93,9 @@ extern "C" __global__ void __launch_bounds__(128, 2) conv_tensor(const T* __rest
             return {inside ? w + ((Index)group * Og + o) * K + k : w, inside};
         },
         [&](int p, int o, float sum) {
-            if (p < pixels && o < Og) y[(Index)p * O + group * Og + o] = T(sum + (b ? float(b[group * Og + o]) : 0.f));
+            if (p >= pixels || o >= Og) return;
+            if (b) sum += float(b[group * Og + o]);
+            y[(Index)p * O + group * Og + o] = T(relu && sum < 0.f ? 0.f : sum);
         });
 }
 

@@ -48,8 +48,8 @@ class LaunchedVerbs(Backend):
             return lookup("add", self.kind)(a, b)
         return self.xp.add(a, b)
 
-    def conv2d(self, x: Array, w: Array, b: Array | None, *, geom: Any) -> Array:
-        return lookup("conv2d", self.kind)(x, w, b, geom, conv_precision.get())
+    def conv2d(self, x: Array, w: Array, b: Array | None, *, geom: Any, relu: bool = False) -> Array:
+        return lookup("conv2d", self.kind)(x, w, b, geom, conv_precision.get(), relu)
 
     def conv2d_input_grad(self, gy: Array, w: Array, *, geom: Any) -> Array:
         return lookup("conv2d_input_grad", self.kind)(gy, w, geom, conv_precision.get())

@@ -51,7 +51,8 @@ def test_bfloat16(emulator):
     x, w = numbers(0, (2, 16, 6, 6), bfloat16), numbers(1, (24, 16, 3, 3), bfloat16)
     inputs = np.ascontiguousarray(x.transpose(0, 2, 3, 1)), _filters_first(emulator, w)
     y = np.empty((2, 6, 6, 24), bfloat16)
-    launch(emulator, TENSOR, "conv_tensor", (*inputs, None, y, 72, *_numbers(geom)), dtype="bfloat16", grid=(2, 1, 1), block=(128,))
+    arguments = (*inputs, None, y, 72, *_numbers(geom), 0)
+    launch(emulator, TENSOR, "conv_tensor", arguments, dtype="bfloat16", grid=(2, 1, 1), block=(128,))
     expected = variants("conv2d", "cpu")["numpy"](x.astype("f8"), w.astype("f8"), None, geom).transpose(0, 2, 3, 1)
     # 8 bits: half an ulp is 3.9e-3.
     np.testing.assert_allclose(y.astype("f8"), expected, rtol=4e-3, atol=4e-3 * np.abs(expected).max())
