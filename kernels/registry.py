@@ -27,8 +27,12 @@ _PACKAGES = ("minidl.kernels.plain", "minidl.kernels.reference")
 _VECTOR_FAMILIES = ("activation", "attention", "conv", "dropout", "elementwise", "loss", "norm", "optim", "philox", "pool",
                     "softmax", "sums")
 
+# The families that the CUDA kernels (minidl.kernels.cuda) have a module for.
+_CUDA_FAMILIES = ("conv", "dropout", "elementwise", "loss", "norm", "optim", "philox", "pool", "softmax")
+
 # Best first; a variant that is in nobody's order is used only when asked for by name.
-_ORDER: dict[str, tuple[str, ...]] = {"cpu": ("vector", "numpy", "reference"), "cuda": ("cupy",)}
+_ORDER: dict[str, tuple[str, ...]] = {"cpu": ("vector", "numpy", "reference"), "cuda": ("cuda", "cupy"),
+                                     "emu": ("cuda", "numpy")}
 
 _table: dict[tuple[str, str], dict[str, Kernel]] = {}
 _loaded: set[str] = set()
@@ -84,13 +88,17 @@ def register(verb: str, device: str, variant: str) -> Callable[[Kernel], Kernel]
 
 
 def plain(verb: str) -> Callable[[Kernel], Kernel]:
-    """Decorator for array-module code ``f(xp, ...)``: variant "numpy" on the CPU and, from the same source, "cupy" on CUDA."""
+    """Decorator for array-module code ``f(xp, ...)``: variant "numpy" on the CPU and, from the same source, "cupy" on CUDA.
+
+    "emu", the device of the CUDA emulator, has NumPy arrays: there it is "numpy" too.
+    """
 
     def decorate(kernel: Kernel) -> Kernel:
         import numpy
 
         register(verb, "cpu", "numpy")(functools.partial(kernel, numpy))
         register(verb, "cuda", "cupy")(functools.partial(_on_cupy, kernel))
+        register(verb, "emu", "numpy")(functools.partial(kernel, numpy))
         return kernel
 
     return decorate
@@ -160,6 +168,8 @@ def _load(family: str) -> None:
             importlib.import_module(f"{package}.{family}")
         if family in _VECTOR_FAMILIES:
             importlib.import_module(f"minidl.kernels.cpu.{family}")
+        if family in _CUDA_FAMILIES:
+            importlib.import_module(f"minidl.kernels.cuda.{family}")
         importlib.import_module("minidl.kernels.numba_loops").register_family(family)
         _loaded.add(family)
 

@@ -50,6 +50,7 @@ OUTSIDE: dict[str, set[str]] = {
     "numba": {"kernels", "backend"},
     "llvmlite": {"kernels"},
     "cupy": {"kernels", "backend"},
+    "cuda": {"kernels"},
     "cupyx": {"kernels", "backend"},
     "cupy_backends": {"kernels", "backend"},
     "ml_dtypes": {"kernels", "backend", "io"},

@@ -28,8 +28,8 @@ FEW = 1 << 10                                        # the same for one that tak
 class CPU(Backend):
     """Verbs on NumPy arrays."""
 
-    def __init__(self) -> None:
-        super().__init__(np, "cpu", "cpu")
+    def __init__(self, device: str = "cpu") -> None:
+        super().__init__(np, device, device)
         self.add: Callable[[Array, Array], Array] = _add     # these hide the ufuncs
         self.tanh: Callable[[Array], Array] = _tanh
 

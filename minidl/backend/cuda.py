@@ -5,7 +5,9 @@ import functools
 from typing import Any
 
 from minidl.backend.base import Array, Backend
+from minidl.config import conv_precision
 from minidl.errors import DeviceError
+from minidl.kernels import lookup
 
 
 def why_not() -> str | None:
@@ -31,13 +33,39 @@ def device_count() -> int:
     return int(cupy.cuda.runtime.getDeviceCount())
 
 
-class CUDA(Backend):
+class LaunchedVerbs(Backend):
+    """The elementwise verbs that have a kernel of our own; the rest of a Backend looks kernels up by itself."""
+
+    def relu(self, x: Array) -> Array:
+        return lookup("relu", self.kind)(x)
+
+    def relu_grad(self, gy: Array, y: Array) -> Array:
+        return lookup("relu_grad", self.kind)(gy, y)
+
+    def launched_add(self, a: Array, b: Array) -> Array:
+        """a + b; sums of two shapes or dtypes are the array module's."""
+        if isinstance(b, self.xp.ndarray) and a.shape == b.shape and a.dtype == b.dtype:
+            return lookup("add", self.kind)(a, b)
+        return self.xp.add(a, b)
+
+    def conv2d(self, x: Array, w: Array, b: Array | None, *, geom: Any, relu: bool = False) -> Array:
+        return lookup("conv2d", self.kind)(x, w, b, geom, conv_precision.get(), relu)
+
+    def conv2d_input_grad(self, gy: Array, w: Array, *, geom: Any) -> Array:
+        return lookup("conv2d_input_grad", self.kind)(gy, w, geom, conv_precision.get())
+
+    def conv2d_weight_grad(self, gy: Array, x: Array, *, geom: Any) -> Array:
+        return lookup("conv2d_weight_grad", self.kind)(gy, x, geom, conv_precision.get())
+
+
+class CUDA(LaunchedVerbs):
     """Verbs on CuPy arrays of one device."""
 
     def __init__(self, index: int):
         import cupy
         super().__init__(cupy, f"cuda:{index}", "cuda")
         self.index = index
+        self.add = self.launched_add
 
     def to_host(self, x: Array) -> Any:
         return self.xp.asnumpy(x)

@@ -11,6 +11,49 @@ dtypes = st.sampled_from(FLOATS)
 layouts = st.sampled_from(LAYOUTS)
 seeds = st.integers(0, 2**32 - 1)
 
+device = "cpu"  # whose kernels are tested: pytest --device emu, --device cuda
+
+
+def under_test(verb):
+    """(name, kernel) of every variant of a verb on the device under test but the oracle; NumPy arrays in and out."""
+    for name, kernel in variants(verb, device).items():
+        if name != "reference":
+            yield f"{device} {name}", kernel if device != "cuda" else on_gpu(kernel)
+
+
+def on_gpu(kernel):
+    """A kernel of CuPy arrays as one of NumPy arrays; what it writes is copied back."""
+
+    def run_there(*arguments, **options):
+        import cupy
+
+        there = [upload(cupy, a) for a in arguments]
+        result = kernel(*there, **options)
+        for here, written in zip(arguments, there, strict=True):
+            if isinstance(here, list):
+                for i, (a, b) in enumerate(zip(here, written, strict=True)):
+                    if a is None and b is not None:
+                        here[i] = cupy.asnumpy(b)
+                    elif isinstance(a, np.ndarray):
+                        a[...] = cupy.asnumpy(b)
+        if result is None:
+            return None
+        return tuple(map(cupy.asnumpy, result)) if isinstance(result, tuple) else cupy.asnumpy(result)
+
+    return run_there
+
+
+def upload(cupy, value):
+    """To the GPU with the same strides' order and signs, so that layouts are tested there too."""
+    if isinstance(value, list):
+        return [upload(cupy, v) for v in value]
+    if not isinstance(value, np.ndarray):
+        return value
+    order = sorted(range(value.ndim), key=lambda axis: -abs(value.strides[axis]))
+    signs = tuple(slice(None, None, -1 if s < 0 else 1) for s in value.strides)
+    straight = cupy.asarray(np.ascontiguousarray(value[signs].transpose(order)))
+    return straight.transpose(np.argsort(order).tolist())[signs]
+
 
 def draw(seed, shape, dtype="float64", layout="contiguous"):
     """Normal numbers in the given memory layout, the same numbers in each."""
@@ -52,9 +95,7 @@ def check(verb, *arguments, dtype, scale=1.0):
     """
     kept = [a.copy() if isinstance(a, np.ndarray) else a for a in arguments]
     expected = variants(verb)["reference"](*arguments)
-    for name, kernel in variants(verb).items():
-        if name == "reference":
-            continue
+    for name, kernel in under_test(verb):
         got, again = kernel(*arguments), kernel(*arguments)
         assert_close(verb, got, expected, dtype, scale)
         for a, b in zip(*(r if isinstance(r, tuple) else (r,) for r in (got, again)), strict=True):

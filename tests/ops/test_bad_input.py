@@ -58,11 +58,11 @@ class Emulated(CPU):
 
     def __init__(self):
         super().__init__()
-        self.device = "emu"
+        self.device = "second"
 
 
 @pytest.fixture
-def emu(monkeypatch):
+def second(monkeypatch):
     monkeypatch.setattr(select, "_others", dict(select._others))
     backend = Emulated()
     select.register_backend(backend)
@@ -70,18 +70,18 @@ def emu(monkeypatch):
 
 
 @pytest.mark.parametrize("op", OPS, ids=str)
-def test_runs_on_another_device(op: Op, emu):
+def test_runs_on_another_device(op: Op, second):
     """The same bits, and everything that comes out is on the device that went in."""
     for sample in op.draw():
         if not sample.arrays():
             continue
-        here, there = (gradients(op, sample, device=device) for device in ("cpu", "emu"))
+        here, there = (gradients(op, sample, device=device) for device in ("cpu", "second"))
         made = [*there[0], *(g for g in there[1] if g is not None)]
-        assert {t.device for t in made} <= {"emu"}
+        assert {t.device for t in made} <= {"second"}
         assert_same(numbers(made), numbers([*here[0], *(g for g in here[1] if g is not None)]), sample)
         if op.grad and sample.smooth:
-            assert {g.device for g in gradients(op, sample, create_graph=True, device="emu")[1] if g is not None} <= {
-                "emu"
+            assert {g.device for g in gradients(op, sample, create_graph=True, device="second")[1] if g is not None} <= {
+                "second"
             }
 
 
@@ -89,26 +89,26 @@ MIXABLE = [op for op in OPS if "devices" not in op.without and any(len(s.arrays(
 
 
 @pytest.mark.parametrize("op", MIXABLE, ids=str)
-def test_mixed_devices_are_refused(op: Op, emu):
+def test_mixed_devices_are_refused(op: Op, second):
     for sample in op.draw():
         arrays = sample.arrays()
         for odd in range(len(arrays)) if len(arrays) > 1 else ():
             tensors = wrap(arrays)
-            tensors[odd] = tensors[odd].to("emu")
-            with pytest.raises(DeviceError, match=r"cpu.*emu|emu.*cpu"):
+            tensors[odd] = tensors[odd].to("second")
+            with pytest.raises(DeviceError, match=r"cpu.*second|second.*cpu"):
                 run(op, sample, tensors)
                 pytest.fail(f"{sample} with tensor {odd} on another device", pytrace=False)
 
 
-def test_moving_to_another_device_and_back(emu):
+def test_moving_to_another_device_and_back(second):
     x = minidl.tensor([1.0, 2.0], requires_grad=True)
-    y = x.to("emu")
-    assert (y.device, x.device) == ("emu", "cpu") and y.F is emu
+    y = x.to("second")
+    assert (y.device, x.device) == ("second", "cpu") and y.F is second
     (y * y).sum().to("cpu").backward()
     assert x.grad.device == "cpu" and x.grad.tolist() == [2.0, 4.0]
-    assert x.to("cpu") is x and y.to(emu) is y
-    assert x.to(y.detach().double()).device == "emu" and x.to(y.detach().double()).dtype == np.float64
-    assert "device='emu'" in repr(y.detach())
+    assert x.to("cpu") is x and y.to(second) is y
+    assert x.to(y.detach().double()).device == "second" and x.to(y.detach().double()).dtype == np.float64
+    assert "device='second'" in repr(y.detach())
 
 
 def test_unknown_device():

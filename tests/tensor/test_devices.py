@@ -10,6 +10,7 @@ import minidl
 from minidl import nn
 from minidl.backend import cuda, get_backend
 from minidl.errors import DeviceError, DTypeError
+from minidl.kernels import use
 
 
 class Device:
@@ -135,7 +136,8 @@ def test_there_and_back(install):
     assert y.device == "cuda:1" and y.is_cuda and Device.entered[-1] == 1 and "device='cuda:1'" in repr(y)
     z = (y * y + 1.0).exp().cpu()
     assert z.device == "cpu" and y.to("cuda:1") is y
-    z.sum().backward()
+    with use("cupy"):  # there is no driver here that could launch a kernel
+        z.sum().backward()
     assert x.grad.device == "cpu"
     np.testing.assert_allclose(x.grad.data, 2 * x.data * np.exp(x.data**2 + 1), rtol=1e-6)
     assert x.detach().cuda().numpy().tolist() == [0, 1, 2]

@@ -1,0 +1,167 @@
+"""Launching a kernel: the same checks and the same code, on a GPU or on the emulator.
+
+A raw kernel takes whatever bytes it is given: one array of another dtype, with strides or of another device, and it is
+silently wrong or writes elsewhere.  So nothing is launched but through ``launch``, which compares every argument with the
+kernel's own text.
+"""
+import functools
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+
+from minidl.errors import DeviceError, DTypeError, ShapeError
+from minidl.kernels.cuda import source
+from minidl.kernels.registry import register, variants
+
+Array = Any
+BLOCK = 256                                          # threads of a block where nothing asks for another number
+BLOCKS_PER_PROCESSOR = 16                            # of 256 threads: twice what fits at once, so that none idles at the end
+
+
+class Gpu(Protocol):
+    """Where kernels run.  ``xp`` makes its arrays; ``function`` gives a kernel that is called as CuPy's are."""
+
+    name: str
+    xp: Any
+
+    @property
+    def multiprocessors(self) -> int:
+        """How many blocks run at the same time, or more."""
+
+    @property
+    def capability(self) -> int:
+        """Its compute capability: 90 for sm_90."""
+
+    def function(self, file: str, entry: str, defines: tuple[str, ...]) -> Callable[..., None]:
+        """The kernel, compiled: ``f(grid, block, arguments, shared_mem=bytes)``."""
+
+    def address(self, array: Array) -> int:
+        """Where an array begins, for tables of pointers."""
+
+
+class CupyGpu:
+    """The GPU that CuPy has as its current device."""
+
+    name = "cuda"
+
+    def __init__(self) -> None:
+        import cupy
+
+        self.xp = cupy
+
+    @property
+    def multiprocessors(self) -> int:
+        return int(self.xp.cuda.Device().attributes["MultiProcessorCount"])
+
+    @property
+    def capability(self) -> int:
+        return int(self.xp.cuda.Device().compute_capability)
+
+    def function(self, file: str, entry: str, defines: tuple[str, ...]) -> Callable[..., None]:
+        from minidl.kernels.cuda.loader import compile_cubin
+
+        return self._module(file, f"sm_{self.capability}", defines, compile_cubin).get_function(entry)
+
+    def address(self, array: Array) -> int:
+        return int(array.data.ptr)
+
+    @functools.cache  # noqa: B019 - there is one, for the whole process
+    def _module(self, file: str, arch: str, defines: tuple[str, ...], compile_cubin: Any) -> Any:
+        return self.xp.RawModule(path=str(compile_cubin(file, arch, defines).path))
+
+
+_gpus: dict[str, Gpu] = {}
+
+
+def attach(gpu: Gpu) -> None:
+    """Let kernels for the device ``gpu.name`` run on ``gpu``; the tests attach the emulator so."""
+    _gpus[gpu.name] = gpu
+
+
+def gpu_of(name: str) -> Gpu:
+    """The GPU of that name.
+
+    Raises:
+        DeviceError: it is the emulator, and nobody attached it.
+    """
+    if name not in _gpus:
+        if name != "cuda":
+            raise DeviceError(f"device {name!r}: no emulator is attached; it comes with minidl's tests, not with the package")
+        _gpus[name] = CupyGpu()
+    return _gpus[name]
+
+
+def cuda(verb: str, variant: str, takes: Callable[..., bool] | None = None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Decorator: ``f(gpu, *arguments)`` is a variant of ``verb`` on the devices "cuda" and "emu".
+
+    Calls that ``takes(*arguments)`` refuses run the array-module code ("cupy", and "numpy" for the emulator) instead.
+    """
+
+    def decorate(kernel: Callable[..., Any]) -> Callable[..., Any]:
+        for device, otherwise in (("cuda", "cupy"), ("emu", "numpy")):
+            register(verb, device, variant)(functools.partial(_run, kernel, takes, verb, device, otherwise))
+        return kernel
+
+    return decorate
+
+
+def _run(kernel: Any, takes: Any, verb: str, device: str, otherwise: str, *arguments: Any, **options: Any) -> Any:
+    if takes is not None and not takes(*arguments, **options):
+        return variants(verb, device)[otherwise](*arguments, **options)
+    return kernel(gpu_of(device), *arguments, **options)
+
+
+def same_dtype(*arrays: Any) -> bool:
+    """Whether there is a kernel for the dtype of the arrays that are there, and they all have it."""
+    found = {a.dtype.name for a in arrays if a is not None}
+    return len(found) == 1 and found <= source.DTYPES.keys()
+
+
+def launch(gpu: Gpu, file: str, entry: str, arguments: tuple[Any, ...], *, dtype: Any, work: int = 0,
+           grid: tuple[int, ...] | None = None, block: tuple[int, ...] = (BLOCK,), shared: int = 0,
+           options: tuple[str, ...] = ()) -> None:  # fmt: skip
+    """Runs kernel ``entry`` of ``file``, compiled for arrays of ``dtype``.
+
+    Args:
+        arguments: in the kernel's order; arrays C-contiguous, numbers as Python has them, None for a null pointer.
+        work: elements of a grid-stride kernel: as many blocks are made as are useful.  0: ``grid`` is given.
+        shared: bytes of dynamic shared memory.
+        options: further macros.
+
+    Raises:
+        DTypeError, ShapeError: an argument is not what the kernel's text says, or a number is too large for its type.
+    """
+    name = np.dtype(dtype).name if dtype != "bfloat16" else dtype
+    if grid is None:
+        if work == 0:
+            return                                   # a grid without blocks is an error to CUDA; there is nothing to do
+        threads = block[0]
+        grid = (min(-(-work // threads), gpu.multiprocessors * BLOCKS_PER_PROCESSOR * BLOCK // threads),)
+    parameters = source.entries(file)[entry]
+    if len(parameters) != len(arguments):
+        raise ShapeError(f"{file}: {entry} takes {len(parameters)} arguments, got {len(arguments)}")
+    values = tuple(_convert(gpu, entry, p, name, a) for p, a in zip(parameters, arguments, strict=True))
+    gpu.function(file, entry, source.defines(name, options))(grid, block, values, shared_mem=shared)
+
+
+def _convert(gpu: Gpu, entry: str, parameter: source.Parameter, name: str, value: Any) -> Any:
+    dtype = parameter.dtype(name)
+    if not parameter.pointer:
+        kind = np.dtype(dtype).type
+        if kind is not np.bool_ and np.dtype(dtype).kind in "iu":
+            limits = np.iinfo(dtype)
+            if not limits.min <= value <= limits.max:
+                raise ShapeError(
+                    f"{entry}: {parameter.name}={value} does not fit {parameter.type}; split the array into smaller ones"
+                )
+        return kind(value)
+    if value is None:
+        return np.uintp(0)
+    if not isinstance(value, gpu.xp.ndarray):
+        raise DTypeError(f"{entry}: {parameter.name} is a {type(value).__name__}, expected an array on {gpu.name}")
+    if value.dtype.name != (dtype if isinstance(dtype, str) else dtype.name):
+        raise DTypeError(f"{entry}: {parameter.name} has dtype {value.dtype}, the kernel takes {dtype}")
+    if not value.flags.c_contiguous:
+        raise ShapeError(f"{entry}: {parameter.name} of shape {value.shape} is not contiguous: strides {value.strides}")
+    return value

@@ -1,0 +1,185 @@
+"""Launches of norm.cu: batch, layer and local response normalisation."""
+import math
+from typing import Any
+
+from minidl.kernels.cuda.launch import Array, cuda, launch, same_dtype
+from minidl.kernels.cuda.layout import channels_first, channels_last, contiguous
+
+FILE = "norm.cu"
+TILE, LANES = 32, 8                                  # as in norm.cu: channels and rows that a block looks at together
+
+
+def _computed(gpu: Any, dtype: Any) -> Any:
+    """The dtype that statistics have: float32 for 16-bit arrays."""
+    return gpu.xp.dtype(gpu.xp.float32) if dtype.itemsize == 2 else dtype
+
+
+def _stretches(gpu: Any, rows: int, columns: int) -> tuple[int, tuple[int, int]]:
+    """(rows of a block, grid) for the kernels that sum down columns: a few blocks for each processor, of 64 rows or more."""
+    across = max(1, -(-columns // TILE))
+    wanted = max(1, 4 * gpu.multiprocessors // across)
+    per_block = max(64, -(-rows // wanted))
+    return per_block, (across, max(1, -(-rows // per_block)))
+
+
+def _takes(x: Array, *others: Any, **options: Any) -> bool:
+    return same_dtype(x, *(a for a in others if hasattr(a, "dtype"))) and x.size > 0
+
+
+def _takes_grad(gy: Array, x: Array, w: Array | None, *others: Any, **options: Any) -> bool:
+    return same_dtype(gy, x, w) and x.size > 0
+
+
+def _statistics(gpu: Any, x: Array, eps: float) -> tuple[Array, Array]:
+    """mean and 1/std of the columns of x (..., C)."""
+    xp, c = gpu.xp, x.shape[-1]
+    acc, rows = _computed(gpu, x.dtype), x.size // c
+    mean, invstd = xp.empty(c, acc), xp.empty(c, acc)
+    per_block, grid = _stretches(gpu, rows, c)
+    partial = xp.empty((grid[1], c, 3), acc)
+    launch(gpu, FILE, "batch_norm_statistics", (x, partial, rows, c, per_block), dtype=x.dtype, grid=grid, block=(TILE, LANES))
+    launch(gpu, FILE, "batch_norm_join", (partial, mean, invstd, c, grid[1], eps), dtype=x.dtype, work=c)
+    return mean, invstd
+
+
+def _statistics_naive(gpu: Any, x: Array, eps: float) -> tuple[Array, Array]:
+    c, acc = x.shape[-1], _computed(gpu, x.dtype)
+    mean, invstd = gpu.xp.empty(c, acc), gpu.xp.empty(c, acc)
+    launch(gpu, FILE, "batch_norm_statistics_naive", (x, mean, invstd, x.size // c, c, eps), dtype=x.dtype, grid=(c,))
+    return mean, invstd
+
+
+def _apply(
+    gpu: Any, x: Array, w: Array | None, b: Array | None, residual: Array | None, mean: Array, invstd: Array, relu: bool
+) -> Array:
+    y = gpu.xp.empty(x.shape, x.dtype)
+    w, b = contiguous(gpu, w, b)
+    arguments = (x, mean, invstd, w, b, residual, y, y.size, x.shape[-1], int(relu))
+    launch(gpu, FILE, "batch_norm_apply", arguments, dtype=x.dtype, work=y.size)
+    return channels_first(gpu, y)
+
+
+@cuda("batch_norm", "naive", _takes)
+def batch_norm_naive(gpu: Any, x: Array, w: Array | None, b: Array | None, eps: float) -> tuple[Array, Array, Array]:
+    x = channels_last(gpu, x)
+    mean, invstd = _statistics_naive(gpu, x, eps)
+    return _apply(gpu, x, w, b, None, mean, invstd, False), mean, invstd
+
+
+@cuda("batch_norm", "cuda", _takes)
+def batch_norm(gpu: Any, x: Array, w: Array | None, b: Array | None, eps: float) -> tuple[Array, Array, Array]:
+    x = channels_last(gpu, x)
+    mean, invstd = _statistics(gpu, x, eps)
+    return _apply(gpu, x, w, b, None, mean, invstd, False), mean, invstd
+
+
+@cuda("batch_norm_relu", "cuda", _takes)
+def batch_norm_relu(
+    gpu: Any, x: Array, w: Array | None, b: Array | None, residual: Array | None, eps: float
+) -> tuple[Array, Array, Array]:
+    x = channels_last(gpu, x)
+    mean, invstd = _statistics(gpu, x, eps)
+    residual = None if residual is None else channels_last(gpu, residual)
+    return _apply(gpu, x, w, b, residual, mean, invstd, True), mean, invstd
+
+
+@cuda("batch_norm_inference", "cuda", lambda x, w, b, *others, **options: same_dtype(x, w, b) and x.size > 0)
+def batch_norm_inference(gpu: Any, x: Array, w: Array | None, b: Array | None, mean: Array, var: Array, eps: float) -> Array:
+    x = channels_last(gpu, x)
+    acc = _computed(gpu, x.dtype)
+    invstd = (1 / gpu.xp.sqrt(var.astype(gpu.xp.float64) + eps)).astype(acc)
+    return _apply(gpu, x, w, b, None, gpu.xp.ascontiguousarray(mean.astype(acc, copy=False)), invstd, False)
+
+
+def _batch_norm_grad(
+    gpu: Any, gy: Array, x: Array, w: Array | None, y: Array | None, mean: Array, invstd: Array, residual: bool
+) -> tuple[Array, ...]:
+    xp = gpu.xp
+    gy, x, y = channels_last(gpu, gy), channels_last(gpu, x), None if y is None else channels_last(gpu, y)
+    mean, invstd, w = contiguous(gpu, mean, invstd, w)
+    c, acc = x.shape[-1], _computed(gpu, x.dtype)
+    rows = x.size // c
+    per_block, grid = _stretches(gpu, rows, c)
+    partial, factors = xp.empty((grid[1], c, 2), acc), xp.empty((c, 3), acc)
+    gw, gb, gx = xp.empty(c, acc), xp.empty(c, acc), xp.empty(x.shape, gy.dtype)
+    gresidual = xp.empty(x.shape, gy.dtype) if residual else None
+    launch(gpu, FILE, "batch_norm_grad_sums", (gy, x, y, mean, partial, rows, c, per_block), dtype=x.dtype, grid=grid,
+           block=(TILE, LANES))  # fmt: skip
+    joined = (partial, invstd, w, gw, gb, factors, c, grid[1], float(rows))
+    launch(gpu, FILE, "batch_norm_grad_join", joined, dtype=x.dtype, work=c)
+    launch(gpu, FILE, "batch_norm_grad_apply", (gy, x, y, mean, factors, gx, gresidual, gx.size, c), dtype=x.dtype, work=gx.size)
+    dtype = acc if w is None else w.dtype
+    found = channels_first(gpu, gx), gw.astype(dtype, copy=False), gb.astype(dtype, copy=False)
+    return found if gresidual is None else (*found, channels_first(gpu, gresidual))
+
+
+@cuda("batch_norm_grad", "cuda", _takes_grad)
+def batch_norm_grad(gpu: Any, gy: Array, x: Array, w: Array | None, mean: Array, invstd: Array) -> tuple[Array, ...]:
+    return _batch_norm_grad(gpu, gy, x, w, None, mean, invstd, False)
+
+
+@cuda("batch_norm_relu_grad", "cuda", _takes_grad)
+def batch_norm_relu_grad(
+    gpu: Any, gy: Array, x: Array, w: Array | None, b: Array | None, y: Array, mean: Array, invstd: Array, residual: bool
+) -> tuple[Array, ...]:
+    return _batch_norm_grad(gpu, gy, x, w, y, mean, invstd, residual)
+
+
+def _layer_norm(
+    gpu: Any, entry: str, x: Array, w: Array | None, b: Array | None, ndim: int, eps: float
+) -> tuple[Array, Array, Array]:
+    xp, outer = gpu.xp, x.shape[: x.ndim - ndim]
+    x, w, b = contiguous(gpu, x, w, b)
+    rows, size = math.prod(outer), math.prod(x.shape[x.ndim - ndim :])
+    y, acc, kept = xp.empty(x.shape, x.dtype), _computed(gpu, x.dtype), (*outer, *(1,) * ndim)
+    mean, invstd = xp.empty(kept, acc), xp.empty(kept, acc)
+    threads = rows if entry.endswith("naive") else 32 * rows
+    launch(gpu, FILE, entry, (x, w, b, y, mean, invstd, rows, size, eps), dtype=x.dtype, work=threads)
+    return y, mean, invstd
+
+
+@cuda("layer_norm", "naive", _takes)
+def layer_norm_naive(gpu: Any, x: Array, w: Array | None, b: Array | None, ndim: int, eps: float) -> tuple[Array, Array, Array]:
+    return _layer_norm(gpu, "layer_norm_naive", x, w, b, ndim, eps)
+
+
+@cuda("layer_norm", "cuda", _takes)
+def layer_norm(gpu: Any, x: Array, w: Array | None, b: Array | None, ndim: int, eps: float) -> tuple[Array, Array, Array]:
+    return _layer_norm(gpu, "layer_norm", x, w, b, ndim, eps)
+
+
+@cuda("layer_norm_grad", "cuda", _takes_grad)
+def layer_norm_grad(
+    gpu: Any, gy: Array, x: Array, w: Array | None, mean: Array, invstd: Array, ndim: int
+) -> tuple[Array, Array, Array]:
+    xp = gpu.xp
+    gy, x, w, mean, invstd = contiguous(gpu, gy, x, w, mean, invstd)
+    inner = x.shape[x.ndim - ndim :]
+    size, acc = math.prod(inner), _computed(gpu, x.dtype)
+    rows = x.size // size
+    gx, gw, gb = xp.empty(x.shape, gy.dtype), xp.empty(inner, acc), xp.empty(inner, acc)
+    launch(gpu, FILE, "layer_norm_grad_x", (gy, x, w, mean, invstd, gx, rows, size), dtype=x.dtype, work=rows * 32)
+    per_block, grid = _stretches(gpu, rows, size)
+    partial = xp.empty((grid[1], size, 2), acc)
+    launch(gpu, FILE, "layer_norm_grad_sums", (gy, x, mean, invstd, partial, rows, size, per_block), dtype=x.dtype, grid=grid,
+           block=(TILE, LANES))  # fmt: skip
+    launch(gpu, FILE, "layer_norm_grad_join", (partial, gw, gb, size, grid[1]), dtype=x.dtype, work=size)
+    dtype = acc if w is None else w.dtype
+    return gx, gw.astype(dtype, copy=False), gb.astype(dtype, copy=False)
+
+
+@cuda("local_response_norm", "cuda", lambda x, *options, **named: same_dtype(x))
+def local_response_norm(gpu: Any, x: Array, size: int, alpha: float, beta: float, k: float) -> Array:
+    x = channels_last(gpu, x)
+    y = gpu.xp.empty(x.shape, x.dtype)
+    launch(gpu, FILE, "local_response_norm", (x, y, y.size, x.shape[-1], size, alpha, beta, k), dtype=x.dtype, work=y.size)
+    return channels_first(gpu, y)
+
+
+@cuda("local_response_norm_grad", "cuda", lambda gy, x, *options, **named: same_dtype(gy, x))
+def local_response_norm_grad(gpu: Any, gy: Array, x: Array, size: int, alpha: float, beta: float, k: float) -> Array:
+    gy, x = channels_last(gpu, gy), channels_last(gpu, x)
+    gx = gpu.xp.empty(x.shape, x.dtype)
+    arguments = (gy, x, gx, gx.size, x.shape[-1], size, alpha, beta, k)
+    launch(gpu, FILE, "local_response_norm_grad", arguments, dtype=x.dtype, work=gx.size)
+    return channels_first(gpu, gx)
