@@ -7,12 +7,13 @@ from itertools import chain
 from typing import Any, overload
 
 from minidl.nn.activation import ReLU
+from minidl.nn.conv import Conv2d
 from minidl.nn.hooks import watched
 from minidl.nn.module import MODULE, Module, _indent
 from minidl.nn.norm import BatchNorm1d, BatchNorm2d
 from minidl.nn.parameter import Parameter
 
-_FUSING = (BatchNorm1d, BatchNorm2d)
+_FUSING = (BatchNorm1d, BatchNorm2d, Conv2d)      # their forward takes relu=True
 
 
 class _ModuleSequence(Module):
@@ -100,9 +101,10 @@ class Sequential(_ModuleSequence):
     def forward(self, x: Any) -> Any:
         """Feed ``x`` through every module in order.
 
-        A batch norm and the ReLU behind it are computed in one pass over memory, unless a hook watches one of them.
+        A batch norm or a convolution and the ReLU behind it are computed in one pass over memory, unless a hook watches one
+        of them.
         """
-        waiting: Any = None                          # a batch norm that has not run yet: a ReLU may follow
+        waiting: Any = None                          # one of _FUSING that has not run yet: a ReLU may follow
         for module in self._values():
             if waiting is not None:
                 fused = type(module) is ReLU and not watched(module)
