@@ -42,7 +42,8 @@ def test_the_list_has_every_verb_and_what_computes_it():
     assert {verb for verb, _ in found} == set(kernels.verbs())
     assert found["conv2d", "cpu"][-1] == "vector" and set(found["conv2d", "cpu"]) >= {"numpy", "reference", "vector"}
     assert found["philox_normal", "cpu"][-1] == "numpy"
-    assert found["conv2d", "cuda"] == ["cupy", "nothing"] or found["conv2d", "cuda"] == ["cupy", "cupy"]
+    *variants, default = found["conv2d", "cuda"]
+    assert {"cuda", "cupy", "naive"} <= set(variants) and default in ("cuda", "nothing")
 
 
 def test_the_list_is_of_what_is_chosen_now():

@@ -2,7 +2,7 @@
 
 A tile holds pixels x vectors accumulators in registers, and each step multiplies one broadcast number per pixel with one vector
 per column of the tile.  A 16-wide machine with 32 registers keeps 24 accumulators and is limited by its multipliers, not by
-its loads; with 16 registers there is room for 12.
+its loads; with 16 registers there is room for 12, or for 8 without a fused multiply-add.
 """
 from __future__ import annotations
 
@@ -14,8 +14,13 @@ from minidl.kernels.cpu.engine import ISA
 
 
 def accumulators(isa: ISA) -> int:
-    """How many registers a tile may keep for its sums; the rest holds weights and broadcasts."""
-    return 24 if isa.registers >= 32 else 12
+    """How many registers a tile may keep for its sums; the rest holds weights and broadcasts.
+
+    The portable form multiplies, then adds: a product takes a register of its own, and the weights stay in theirs.
+    """
+    if isa.registers >= 32:
+        return 24
+    return 12 if isa.width > 4 else 8
 
 
 def choose_tile(isa: ISA, columns: int, vectors: int) -> tuple[int, int]:
