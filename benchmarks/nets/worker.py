@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from benchmarks.bench import SETTLE
 from benchmarks.nets.contenders import Contender, build, libraries
 from benchmarks.nets.memory import forget_peak, peak, resident
 from benchmarks.nets.table import NETS
@@ -22,6 +23,7 @@ WARM = 0.2  # a call shorter than this is made once before the clock starts: cac
 
 def sample(call: Callable[[], Any], repeats: int, warm: bool) -> dict[str, float]:
     """Seconds for one call, by the wall and of all the process's threads."""
+    time.sleep(SETTLE)
     gc.collect()
     if warm:
         call()

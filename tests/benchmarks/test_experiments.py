@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from benchmarks.experiments import augmentation, ensemble, parity, positions, relu_tanh
+from benchmarks.experiments import augmentation, ensemble, parity, positions, precision, relu_tanh
 from benchmarks.models import zoo
 from minidl import data, models
 from tests.sources import ROOT
@@ -26,6 +26,25 @@ def test_positions(monkeypatch, tmp_path):
     assert set(found["mean_test_accuracy"]) == {"learned", "sincos", "none"} and len(found["runs"]) == 3
     counts = {run["positions"]: run["parameters"] for run in found["runs"]}
     assert counts["learned"] - counts["none"] == 65 * 48 and counts["sincos"] == counts["none"]
+
+
+def test_precision(monkeypatch, tmp_path):
+    recipe = {"data": "shapes10", "model": "smallconv", "epochs": 1, "batch_size": 20, "limit": 40}
+    monkeypatch.setattr(precision, "RECIPE", recipe)
+    found = kept(precision.main, monkeypatch, tmp_path, "--seeds", "2")
+    assert [(run["conv_precision"], run["seed"]) for run in found["runs"]] == [
+        ("fast", 0), ("direct", 0), ("fast", 1), ("direct", 1)
+    ]  # fmt: skip
+    assert found["recipe"] == {**recipe, "threads": 1}
+
+
+def test_precision_is_compared_by_the_spread_of_the_seeds():
+    runs = [{"conv_precision": kind, "test_accuracy": value} for kind, values in
+            (("fast", (80.0, 82.0, 84.0)), ("direct", (81.0, 82.0, 83.0))) for value in values]  # fmt: skip
+    found = precision.compare(runs)
+    assert found["mean_test_accuracy"] == {"fast": 82.0, "direct": 82.0} and found["difference"] == 0
+    assert found["standard_deviation"] == {"fast": 2.0, "direct": 1.0}
+    assert found["standard_error_of_the_difference"] == 1.29  # sqrt((4 + 1) / 3)
 
 
 def test_ensemble(monkeypatch, tmp_path):
