@@ -23,7 +23,7 @@ from importlib import resources
 from typing import Any
 
 from minidl.errors import ConfigError
-from minidl.kernels.cpu import engine
+from minidl.kernels.cpu import blas, engine
 
 ENVIRONMENT = "MINIDL_NUM_THREADS"
 SPIN_SECONDS = 150e-6                                # longer than waking a worker takes, else both sides keep falling asleep
@@ -175,6 +175,7 @@ def set_num_threads(threads: int) -> None:
     with _busy:
         _close()
         _threads = threads
+        blas.share(threads)
 
 
 def _close() -> None:
@@ -185,6 +186,7 @@ def _close() -> None:
 
 
 def _make() -> NativePool | PythonPool:
+    blas.share(get_num_threads())
     try:
         return NativePool(get_num_threads())
     except AttributeError:                           # no PyThread_* in this interpreter

@@ -11,10 +11,16 @@ def get_num_threads() -> int:
 def set_num_threads(threads: int) -> None:
     """Let kernels use so many threads, the caller's included.  The work is divided by shapes alone: no result depends on it.
 
-    NumPy's BLAS, which multiplies matrices, has its own threads and reads OPENBLAS_NUM_THREADS when it is loaded.
+    NumPy's OpenBLAS, which multiplies matrices, has threads of its own: it gets half as many, whatever OPENBLAS_NUM_THREADS said.
 
     Raises:
         ConfigError: not a positive whole number.
     """
     from minidl.kernels.cpu.threads import set_num_threads
     set_num_threads(threads)
+
+
+def get_blas_threads() -> int | None:
+    """How many threads OpenBLAS uses; None for another library."""
+    from minidl.kernels.cpu import blas
+    return blas.get_threads()

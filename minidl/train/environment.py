@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import importlib.metadata
 import os
 import platform
-import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import minidl
 import minidl.cuda
 from minidl.backend import get_backend
+from minidl.backend.threads import get_blas_threads as blas_threads
 from minidl.backend.threads import set_num_threads
 from minidl.kernels import contract, registry
 
@@ -32,10 +31,6 @@ PACKAGES = (
     "torch",
 )
 _THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
-# OpenBLAS is built with different prefixes and suffixes; NumPy's wheels use the first.
-_OPENBLAS_NAMES = [
-    f"{prefix}openblas_{{}}_num_threads{suffix}" for prefix in ("scipy_", "") for suffix in ("64_", "_64", "")
-]
 
 
 def versions() -> dict[str, str]:
@@ -98,48 +93,14 @@ def simd() -> list[str]:
     return list(numpy_config().get("SIMD Extensions", {}).get("found", []))
 
 
-def blas_threads() -> int | None:
-    """How many threads OpenBLAS uses; None for another library."""
-    for function in _openblas("get"):
-        return int(function())
-    return None
-
-
 def set_threads(count: int) -> None:
-    """Let kernels use ``count`` threads, and NumPy's matrix products half as many.
+    """Let kernels use ``count`` threads, and NumPy's matrix products half as many, here and in libraries that are loaded later.
 
-    OpenBLAS's threads spin for milliseconds after each product; on all cores, they would take them from the kernels (and
-    from other programs).  Their number changes the order of sums, so a run that is to repeat bit for bit must keep it.
+    Their number changes the order of sums, so a run that is to repeat bit for bit must keep it.
     """
     set_num_threads(count)
-    products = max(1, count // 2)
-    for name in _THREAD_VARIABLES:  # for libraries that are loaded later
-        os.environ[name] = str(products)
-    for function in _openblas("set"):
-        function(products)
-
-
-def _openblas(verb: str) -> Iterator[Any]:
-    """``openblas_get/set_num_threads`` of each OpenBLAS this process has loaded."""
-    for path in _loaded_libraries():
-        if "openblas" not in path.name.lower():
-            continue
-        with contextlib.suppress(OSError):
-            library = ctypes.CDLL(str(path))
-            for name in _OPENBLAS_NAMES:
-                function = getattr(library, name.format(verb), None)
-                if function is not None:
-                    yield function
-                    break
-
-
-def _loaded_libraries() -> list[Path]:
-    """The shared libraries of this process; on systems without /proc, those that NumPy's wheel brought."""
-    with contextlib.suppress(OSError):
-        lines = Path("/proc/self/maps").read_text().splitlines()
-        return sorted({Path(line.split(maxsplit=5)[5]) for line in lines if line.count(" ") >= 5 and ".so" in line})
-    numpy = Path(sys.modules["numpy"].__file__ or "").parent
-    return [*numpy.glob(".dylibs/*"), *numpy.parent.glob("numpy.libs/*")]
+    for name in _THREAD_VARIABLES:
+        os.environ[name] = str(max(1, count // 2))
 
 
 def gpu() -> tuple[bool, str]:

@@ -135,3 +135,21 @@ except KeyboardInterrupt:
     print(relu(x).sum() == x.size)
 """
     assert run(code, MINIDL_NUM_THREADS="2")[0] == "True"
+
+
+def test_matrix_products_get_half_of_the_threads():
+    """On all cores, OpenBLAS's spinning threads would take them from the kernels, whatever the environment said at the start."""
+    code = """
+import minidl, numpy as np
+from minidl.backend.threads import get_blas_threads
+from minidl.kernels import lookup
+lookup("relu")(np.ones(1 << 20, np.float32))
+print(get_blas_threads())
+for threads in (4, 3, 1):
+    minidl.set_num_threads(threads)
+    print(get_blas_threads())
+"""
+    found = run(code, MINIDL_NUM_THREADS="2", OPENBLAS_NUM_THREADS="2")
+    if found[0] == "None":
+        pytest.skip("NumPy has another BLAS than OpenBLAS here")
+    assert found == ["1", "2", "1", "1"]
