@@ -149,7 +149,7 @@ for threads in (4, 3, 1):
     minidl.set_num_threads(threads)
     print(get_blas_threads())
 """
-    found = run(code, MINIDL_NUM_THREADS="2", OPENBLAS_NUM_THREADS="2")
+    found = run(code, MINIDL_NUM_THREADS="2", OPENBLAS_NUM_THREADS="2")[0].split()
     if found[0] == "None":
         pytest.skip("NumPy has another BLAS than OpenBLAS here")
     assert found == ["1", "2", "1", "1"]
