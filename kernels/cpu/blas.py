@@ -1,14 +1,14 @@
 """How many threads NumPy's OpenBLAS uses beside the pool (threads.py).
 
 OpenBLAS's threads spin for milliseconds after each product.  On all cores they take those cores from the kernels that follow: a
-training step of LeNet-5 took three times as long.  So the products get half of the pool's threads, one at least.
+training step of LeNet-5 took three times as long.  So OpenBLAS keeps one, and large products are shared out by gemm.py.
 """
 from __future__ import annotations
 
 import contextlib
 import ctypes
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,26 +18,34 @@ _NAMES = [f"{prefix}openblas_{{}}_num_threads{suffix}" for prefix in ("scipy_", 
 
 def get_threads() -> int | None:
     """How many threads OpenBLAS uses; None for another library."""
-    for function in _functions("get"):
+    for function in _functions(name.format("get") for name in _NAMES):
         return int(function())
     return None
 
 
-def share(threads: int) -> None:
-    """Give the products their part of ``threads``.  Another library than OpenBLAS is left as it is."""
-    for function in _functions("set"):
-        function(max(1, threads // 2))
+def use_one() -> None:
+    """Leave OpenBLAS one thread.  Another library is left as it is."""
+    for function in _functions(name.format("set") for name in _NAMES):
+        function(1)
 
 
-def _functions(verb: str) -> Iterator[Any]:
-    """``openblas_get/set_num_threads`` of each OpenBLAS this process has loaded."""
+def product(letter: str) -> int | None:
+    """The address of cblas_sgemm (``letter`` "s") or cblas_dgemm ("d") with 64-bit integers, as NumPy's wheels have it."""
+    for function in _functions([f"scipy_cblas_{letter}gemm64_", f"cblas_{letter}gemm64_"]):
+        return ctypes.cast(function, ctypes.c_void_p).value
+    return None
+
+
+def _functions(names: Iterable[str]) -> Iterator[Any]:
+    """The first function of these names in each OpenBLAS this process has loaded."""
+    names = list(names)
     for path in _loaded_libraries():
         if "openblas" not in path.name.lower():
             continue
         with contextlib.suppress(OSError):
             library = ctypes.CDLL(str(path))
-            for name in _NAMES:
-                function = getattr(library, name.format(verb), None)
+            for name in names:
+                function = getattr(library, name, None)
                 if function is not None:
                     yield function
                     break

@@ -175,7 +175,7 @@ def set_num_threads(threads: int) -> None:
     with _busy:
         _close()
         _threads = threads
-        blas.share(threads)
+        blas.use_one()
 
 
 def _close() -> None:
@@ -186,7 +186,7 @@ def _close() -> None:
 
 
 def _make() -> NativePool | PythonPool:
-    blas.share(get_num_threads())
+    blas.use_one()
     try:
         return NativePool(get_num_threads())
     except AttributeError:                           # no PyThread_* in this interpreter

@@ -15,7 +15,7 @@ import numpy as np
 from minidl.backend.base import Array, Backend, _rows
 from minidl.config import conv_precision
 from minidl.kernels import lookup
-from minidl.kernels.cpu import memory
+from minidl.kernels.cpu import gemm, memory
 
 # log(0) is -inf and x / 0 is inf without a word, as in PyTorch; detect_anomaly() finds where they come from.
 warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"minidl\.(backend|kernels)")
@@ -107,12 +107,12 @@ class CPU(Backend):
     def _product(self, a: Array, b: Array) -> Array:
         """a @ b, a large one in memory that was used before (kernels/cpu/memory.py)."""
         if a.dtype == b.dtype and a.dtype.kind == "f" and a.shape[:-2] == b.shape[:-2]:
-            return np.matmul(a, b, out=memory.empty((*a.shape[:-1], b.shape[-1]), a.dtype))
+            return gemm.product(a, b, memory.empty((*a.shape[:-1], b.shape[-1]), a.dtype))
         return np.matmul(a, b, out=...)
 
     def linear_weight_grad(self, gy: Array, x: Array) -> Array:
         gw = memory.empty((gy.shape[-1], x.shape[-1]), x.dtype)
-        return np.matmul(_rows(gy).T, _rows(x), out=gw)
+        return gemm.product(_rows(gy).T, _rows(x), gw)
 
 
 def _add(a: Array, b: Array) -> Array:

@@ -11,7 +11,8 @@ def get_num_threads() -> int:
 def set_num_threads(threads: int) -> None:
     """Let kernels use so many threads, the caller's included.  The work is divided by shapes alone: no result depends on it.
 
-    NumPy's OpenBLAS, which multiplies matrices, has threads of its own: it gets half as many, whatever OPENBLAS_NUM_THREADS said.
+    NumPy's OpenBLAS, which multiplies matrices, keeps one thread, whatever OPENBLAS_NUM_THREADS said: its own would take
+    the cores from the kernels for milliseconds after each product.  Large products are cut into parts for the kernels' threads.
 
     Raises:
         ConfigError: not a positive whole number.

@@ -94,13 +94,13 @@ def simd() -> list[str]:
 
 
 def set_threads(count: int) -> None:
-    """Let kernels use ``count`` threads, and NumPy's matrix products half as many, here and in libraries that are loaded later.
+    """Let kernels and matrix products use ``count`` threads; other libraries, if they are loaded later, keep to one.
 
-    Their number changes the order of sums, so a run that is to repeat bit for bit must keep it.
+    Their number decides how products are cut, so a run that is to repeat bit for bit must keep it.
     """
     set_num_threads(count)
     for name in _THREAD_VARIABLES:
-        os.environ[name] = str(max(1, count // 2))
+        os.environ[name] = "1"
 
 
 def gpu() -> tuple[bool, str]:

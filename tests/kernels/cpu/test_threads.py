@@ -137,7 +137,7 @@ except KeyboardInterrupt:
     assert run(code, MINIDL_NUM_THREADS="2")[0] == "True"
 
 
-def test_matrix_products_get_half_of_the_threads():
+def test_openblas_keeps_one_thread():
     """On all cores, OpenBLAS's spinning threads would take them from the kernels, whatever the environment said at the start."""
     code = """
 import minidl, numpy as np
@@ -152,4 +152,4 @@ for threads in (4, 3, 1):
     found = run(code, MINIDL_NUM_THREADS="2", OPENBLAS_NUM_THREADS="2")[0].split()
     if found[0] == "None":
         pytest.skip("NumPy has another BLAS than OpenBLAS here")
-    assert found == ["1", "2", "1", "1"]
+    assert found == ["1", "1", "1", "1"]
