@@ -38,7 +38,7 @@ def product(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> np.ndarray:
     """out = a @ b, and returns out.  ``out`` is C-contiguous and overlaps neither."""
     if a.ndim == b.ndim == 2 and a.dtype in _LETTERS and a.dtype == b.dtype == out.dtype:
         (m, k), n, count = a.shape, b.shape[1], threads.get_num_threads()
-        if count > 1 and m * n * k >= WORTH:
+        if count > 1 and m * n * k >= WORTH and min(m, n) > 1:          # a vector is NumPy's: its product with a matrix is gemv
             left, right, found = _operand(a), _operand(b), _kernel(a.dtype)
             if left and right and found:
                 _run(*found, a, left, b, right, out, count)

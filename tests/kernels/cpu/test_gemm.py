@@ -4,7 +4,7 @@ import pytest
 
 from minidl.kernels.cpu import blas, gemm, threads
 
-SHAPES = [(1, 1, 1), (5, 3, 7), (64, 200, 33), (257, 96, 31), (31, 96, 257), (300, 17, 300)]
+SHAPES = [(2, 1, 2), (5, 3, 7), (64, 200, 33), (257, 96, 31), (31, 96, 257), (300, 17, 300)]
 
 
 @pytest.fixture
@@ -45,10 +45,11 @@ def test_parts_make_the_product(m, k, n, dtype, layouts, three_threads, monkeypa
 
 
 def test_what_numpy_multiplies(three_threads, monkeypatch):
-    """Small ones, integers, batches, and matrices that are dense in neither direction."""
+    """Small ones, vectors, integers, batches, and matrices that are dense in neither direction."""
     monkeypatch.setattr(threads, "run", lambda *_: pytest.fail("the pool multiplied"))
     large, batch = np.ones((512, 512), np.float32), np.ones((2, 256, 256), np.float32)
-    for a, b in ((large[:8], large), (large[:, ::2], large[::2][:256]), (batch, batch)):
+    wide = np.ones((512, 16384), np.float32)
+    for a, b in ((large[:8], large), (large[:1], wide), (large[:, ::2], large[::2][:256]), (batch, batch)):
         out = np.empty((*a.shape[:-1], b.shape[-1]), np.float32)
         np.testing.assert_array_equal(gemm.product(a, b, out), a.shape[-1])
     whole = np.ones((256, 256), np.int64)
