@@ -46,7 +46,7 @@ class Contender:
     def __init__(self, library: Any, net: Net, model: Any, prepare: Callable[[np.ndarray], Any], quiet: Any,
                  run: Any = None) -> None:
         self.net, self.model, self.prepare, self.quiet = net, model, prepare, quiet
-        self.run = run or model  # what is called: the model itself, or its compiled form
+        self.run = model if run is None else run  # what is called: the model itself, or its compiled form
         self.optimizer = library.optim.SGD(model.parameters(), lr=0.0, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY)
         self.loss = library.nn.CrossEntropyLoss()
         images, labels = data(net, net.batch)
