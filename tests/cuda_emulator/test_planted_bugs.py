@@ -45,6 +45,7 @@ def test_an_error_of_the_emulator(kernel, schedule):
     launch(kernel, False, schedule=schedule)
 
 
+@pytest.mark.slow                                    # each builds the kernels once more, under a sanitizer
 @pytest.mark.parametrize("kernel", BY_A_SANITIZER)
 def test_a_report_of_a_sanitizer(kernel):
     sanitizers, words = BY_A_SANITIZER[kernel]
@@ -98,6 +99,7 @@ SANITIZED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bug", SANITIZED)
 def test_our_kernels_with_a_bug_are_reported(bug):
     sanitizers, verb, variant, words = SANITIZED[bug]
