@@ -17,5 +17,11 @@ class Emu(LaunchedVerbs, CPU):  # type: ignore[misc] # the same verbs; LaunchedV
         super().__init__("emu")
         self.add = self.launched_add
 
+    def asarray(self, value: Any, dtype: Any = None) -> Any:
+        return self.xp.array(value, dtype)           # a device shares no memory with the host
+
+    def to_host(self, x: Any) -> Any:
+        return x.copy()
+
     def add_into(self, x: Any, value: Any) -> Any:
         return self.add(x, value)

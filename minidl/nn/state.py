@@ -11,7 +11,7 @@ from minidl.tensor import Tensor
 def replace_data(tensor: Tensor, device: Any, dtype: Any) -> None:
     """Change ``tensor``'s device, and its dtype when floating, in place: whoever holds the tensor keeps holding it."""
     moved = _converted(tensor.detach(), device, dtype)
-    if moved.data is tensor.data:
+    if moved.data is tensor.data and moved.F is tensor.F:
         return
     grad = tensor.grad
     tensor.data, tensor.F = moved.data, moved.F
