@@ -15,7 +15,7 @@ import numpy as np
 from minidl.backend.base import Array, Backend, _rows
 from minidl.config import conv_precision
 from minidl.kernels import lookup
-from minidl.kernels.cpu import gemm, memory
+from minidl.kernels.cpu import memory
 
 # log(0) is -inf and x / 0 is inf without a word, as in PyTorch; detect_anomaly() finds where they come from.
 warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"minidl\.(backend|kernels)")
@@ -23,6 +23,7 @@ warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"minidl\.(bac
 
 LARGE = 1 << 16                                      # elements from which looking up a kernel pays for an elementwise operation
 FEW = 1 << 10                                        # the same for one that takes an exponential
+MANY = 1 << 22                                       # multiplications of a matrix product from which gemm.py is asked
 
 
 class CPU(Backend):
@@ -107,12 +108,20 @@ class CPU(Backend):
     def _product(self, a: Array, b: Array) -> Array:
         """a @ b, a large one in memory that was used before (kernels/cpu/memory.py)."""
         if a.dtype == b.dtype and a.dtype.kind == "f" and a.shape[:-2] == b.shape[:-2]:
-            return gemm.product(a, b, memory.empty((*a.shape[:-1], b.shape[-1]), a.dtype))
+            return _multiply(a, b, memory.empty((*a.shape[:-1], b.shape[-1]), a.dtype))
         return np.matmul(a, b, out=...)
 
     def linear_weight_grad(self, gy: Array, x: Array) -> Array:
         gw = memory.empty((gy.shape[-1], x.shape[-1]), x.dtype)
-        return gemm.product(_rows(gy).T, _rows(x), gw)
+        return _multiply(_rows(gy).T, _rows(x), gw)
+
+
+def _multiply(a: Array, b: Array, out: Array) -> Array:
+    """out = a @ b; a large product in parts on the kernels' threads."""
+    if a.size * b.shape[-1] >= MANY:
+        from minidl.kernels.cpu import gemm  # the pool behind it is not for `import minidl`
+        return gemm.product(a, b, out)
+    return np.matmul(a, b, out=out)
 
 
 def _add(a: Array, b: Array) -> Array:

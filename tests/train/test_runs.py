@@ -83,6 +83,7 @@ def test_curves(some):
 
 
 def test_nothing_to_draw(some):
+    pytest.importorskip("matplotlib")
     run(some / "new", [], finished=False)
     assert "no epoch is finished, there is nothing to draw; go on with: minidl train --resume" in fails(
         "plot", some / "new", "-o", some / "x.png"

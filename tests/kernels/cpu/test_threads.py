@@ -113,13 +113,16 @@ print(ok, os.waitpid(child, 0)[1])
 
 
 def test_ctrl_c_arrives_and_the_pool_still_works():
-    """Pressed until it does: Python drops an exception that is raised in a finalizer, and the arena's runs once a call."""
+    """Pressed until it does: Python drops an exception that is raised in a finalizer, and the arena's runs once a call.
+    A job in the background, as tests may be, inherits that SIGINT is ignored.
+    """
     code = """
 import os, signal, threading, time, numpy as np
 from minidl.kernels import lookup
 x = np.ones(1 << 20, np.float32)
 relu = lookup("relu")
 relu(x)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 caught = threading.Event()
 def press():
     while not caught.wait(0.3):
