@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -179,6 +182,16 @@ def _introduce(reporter: Any, config: Any, trainer: Any, folder: Any) -> None:
     reporter.say(f"run folder: {folder.path}")
 
 
+def _let_go_of_a_closed_terminal() -> None:
+    """What cannot be written any more goes nowhere: Python would end with status 120 when it tries once more at its end."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            with contextlib.suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
 def _conclude(reporter: Any, config: Any, folder: Any, outcome: Any) -> None:
     from minidl.train.progress import duration
 
@@ -187,6 +200,7 @@ def _conclude(reporter: Any, config: Any, folder: Any, outcome: Any) -> None:
             f"stopped after {outcome.step:,} steps (epoch {outcome.epoch + 1} of {config.epochs}); everything is saved. "
             f"Go on with: minidl train --resume {folder.path}"
         )
+        _let_go_of_a_closed_terminal()
         raise click.exceptions.Exit(128 + outcome.signal)
     accuracy = f"test accuracy {outcome.test.top1:.2%}" if outcome.test else f"finished at step {outcome.step:,}"
     if outcome.averaged_test:
