@@ -32,8 +32,7 @@ UNSET = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
 THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS", "MINIDL_NUM_THREADS")
 
 SAMPLE_SECONDS = 0.02  # a sample repeats its contender until it lasts about this long
-# PyTorch's OpenMP threads spin for 7 to 8 ms after a call (its process takes that much CPU time while it sleeps), and whoever
-# is timed then has a core less: a net of many small launches took two to three times as long.
+# PyTorch's OpenMP threads spin for a while after a call, and would take a core from whoever is timed next.
 SETTLE = 0.02
 LEAST_ROUNDS = 5  # before a case may end
 SURE_ROUNDS, SURE = 11, 0.02  # a case ends early when its ratios' quartiles lie this close together

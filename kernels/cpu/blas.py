@@ -1,7 +1,7 @@
 """How many threads NumPy's OpenBLAS uses beside the pool (threads.py).
 
-OpenBLAS's threads spin for milliseconds after each product.  On all cores they take those cores from the kernels that follow: a
-training step of LeNet-5 took three times as long.  So OpenBLAS keeps one, and large products are shared out by gemm.py.
+OpenBLAS's threads spin for a while after each product.  On all cores they take those cores from the kernels that follow.  So
+OpenBLAS keeps one, and large products are shared out by gemm.py.
 """
 from __future__ import annotations
 

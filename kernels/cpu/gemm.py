@@ -13,7 +13,6 @@ import numpy as np
 
 from minidl.kernels.cpu import blas, engine, memory, threads
 
-WORTH = 1 << 22                                      # multiplications from which waking the threads pays
 STEP = 16                                            # rows or columns: a part ends where BLAS's own blocks may
 _PLAIN, _TRANSPOSED = 111, 112                       # CBLAS's codes
 _NUMBERS = 11                                        # of a job in the table, see gemm.ll
@@ -37,8 +36,8 @@ def _kernel(dtype: np.dtype) -> tuple[int, int] | None:
 def product(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> np.ndarray:
     """out = a @ b, and returns out.  ``out`` is C-contiguous and overlaps neither."""
     if a.ndim == b.ndim == 2 and a.dtype in _LETTERS and a.dtype == b.dtype == out.dtype:
-        (m, k), n, count = a.shape, b.shape[1], threads.get_num_threads()
-        if count > 1 and m * n * k >= WORTH and min(m, n) > 1:          # a vector is NumPy's: its product with a matrix is gemv
+        m, n, count = len(a), b.shape[1], threads.get_num_threads()
+        if count > 1 and min(m, n) > 1:          # a vector is NumPy's: its product with a matrix is gemv
             left, right, found = _operand(a), _operand(b), _kernel(a.dtype)
             if left and right and found:
                 _run(*found, a, left, b, right, out, count)

@@ -164,7 +164,8 @@ def get_num_threads() -> int:
 
 
 def set_num_threads(threads: int) -> None:
-    """Let kernels use so many threads, the caller included; results do not depend on it.
+    """Let kernels use so many threads, the caller included; the results of kernels written in the emitter do not
+    depend on it (those of gemm.py may, in their last bits).
 
     Raises:
         ConfigError: not a positive whole number.

@@ -6,7 +6,6 @@ from minidl.kernels.cuda.launch import Array, cuda, launch, same_dtype
 from minidl.kernels.cuda.layout import channels_first, channels_last
 
 FILE, TENSOR, IM2COL = "conv.cu", "conv_mma.cu", "im2col.cu"
-FIRST_WITH_TENSOR_CORES = 80                         # compute capability; a call on an older GPU is refused by the compiler
 TILE_M, TILE_N = 64, 64                              # as in conv.cu: outputs of a block of 256 threads
 MAX_BLOCKS_YZ = 65535
 
@@ -47,7 +46,7 @@ def _takes_tensor(a: Array, b: Array, *others: Any) -> bool:
     """16-bit arrays whose channels, in and out, come in groups of 8: a 16-byte copy never crosses a pixel."""
     geom = others[0] if hasattr(others[0], "groups") else others[1]
     by_eights = geom.C // geom.groups % 8 == 0 and geom.O // geom.groups % 8 == 0
-    return _takes(a, b, *others) and by_eights and source.made_for(TENSOR, a.dtype.name, FIRST_WITH_TENSOR_CORES)
+    return _takes(a, b, *others) and by_eights and a.dtype.name in source.TENSOR_CORES[TENSOR][0]
 
 
 @cuda("conv2d", "naive", _takes)

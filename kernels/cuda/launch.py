@@ -59,15 +59,15 @@ class CupyGpu:
         return int(self.xp.cuda.Device().compute_capability)
 
     def function(self, file: str, entry: str, defines: tuple[str, ...]) -> Callable[..., None]:
-        from minidl.kernels.cuda.loader import compile_cubin
-
-        return self._module(file, f"sm_{self.capability}", defines, compile_cubin).get_function(entry)
+        return self._module(file, f"sm_{self.capability}", defines).get_function(entry)
 
     def address(self, array: Array) -> int:
         return int(array.data.ptr)
 
     @functools.cache  # noqa: B019 - there is one, for the whole process
-    def _module(self, file: str, arch: str, defines: tuple[str, ...], compile_cubin: Any) -> Any:
+    def _module(self, file: str, arch: str, defines: tuple[str, ...]) -> Any:
+        from minidl.kernels.cuda.loader import compile_cubin
+
         return self.xp.RawModule(path=str(compile_cubin(file, arch, defines).path))
 
 
@@ -119,17 +119,15 @@ def same_dtype(*arrays: Any) -> bool:
 
 
 def launch(gpu: Gpu, file: str, entry: str, arguments: tuple[Any, ...], *, dtype: Any, work: int = 0,
-           grid: tuple[int, ...] | None = None, block: tuple[int, ...] = (BLOCK,), shared: int = 0,
-           options: tuple[str, ...] = ()) -> None:  # fmt: skip
+           grid: tuple[int, ...] | None = None, block: tuple[int, ...] = (BLOCK,)) -> None:  # fmt: skip
     """Runs kernel ``entry`` of ``file``, compiled for arrays of ``dtype``.
 
     Args:
         arguments: in the kernel's order; arrays C-contiguous, numbers as Python has them, None for a null pointer.
         work: elements of a grid-stride kernel: as many blocks are made as are useful.  0: ``grid`` is given.
-        shared: bytes of dynamic shared memory.
-        options: further macros.
 
     Raises:
+        DeviceError: the GPU is too old for this kernel.
         DTypeError, ShapeError: an argument is not what the kernel's text says, or a number is too large for its type.
     """
     name = np.dtype(dtype).name if dtype != "bfloat16" else dtype
@@ -138,11 +136,14 @@ def launch(gpu: Gpu, file: str, entry: str, arguments: tuple[Any, ...], *, dtype
             return                                   # a grid without blocks is an error to CUDA; there is nothing to do
         threads = block[0]
         grid = (min(-(-work // threads), gpu.multiprocessors * BLOCKS_PER_PROCESSOR * BLOCK // threads),)
+    defines = source.defines(name)
+    if not source.made_for(file, name, gpu.capability):
+        raise DeviceError(f"{entry}: there is no {file} for {name} on sm_{gpu.capability}; choose another variant, as \"cuda\"")
     parameters = source.entries(file)[entry]
     if len(parameters) != len(arguments):
         raise ShapeError(f"{file}: {entry} takes {len(parameters)} arguments, got {len(arguments)}")
     values = tuple(_convert(gpu, entry, p, name, a) for p, a in zip(parameters, arguments, strict=True))
-    gpu.function(file, entry, source.defines(name, options))(grid, block, values, shared_mem=shared)
+    gpu.function(file, entry, defines)(grid, block, values)
 
 
 def _convert(gpu: Gpu, entry: str, parameter: source.Parameter, name: str, value: Any) -> Any:

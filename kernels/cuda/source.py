@@ -95,7 +95,7 @@ def made_for(name: str, dtype: str, capability: int) -> bool:
     return dtype in dtypes and capability >= first
 
 
-def defines(dtype: str, options: tuple[str, ...] = ()) -> tuple[str, ...]:
+def defines(dtype: str) -> tuple[str, ...]:
     """The macros under which a file is compiled for arrays of ``dtype``.
 
     Raises:
@@ -105,4 +105,4 @@ def defines(dtype: str, options: tuple[str, ...] = ()) -> tuple[str, ...]:
         raise ConfigError(f"no CUDA kernel takes {dtype}; they take {', '.join(DTYPES)}")
     values, computed = DTYPES[dtype]
     half = () if values == computed else ("MINIDL_HALF=1",)
-    return (f"VALUE={values}", f"ACCUMULATE={computed}", *half, *options)
+    return (f"VALUE={values}", f"ACCUMULATE={computed}", *half)

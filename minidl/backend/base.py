@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from minidl.config import conv_precision
 from minidl.kernels import lookup, verbs
 from minidl.kernels.plain.special import erf
 
@@ -281,6 +282,10 @@ class Backend:
     def matmul(self, a: Array, b: Array) -> Array:
         return self.xp.matmul(a, b)
 
+    def eigh(self, x: Array) -> tuple[Array, Array]:
+        """Eigenvalues of a symmetric matrix, the smallest first, and its unit eigenvectors as columns."""
+        return self.xp.linalg.eigh(x)
+
     def linear(self, x: Array, w: Array, b: Array | None) -> Array:
         """x @ w.T + b, as one product over all leading axes."""
         y = self.matmul(x if x.ndim == 2 else _rows(x), w.T)
@@ -411,6 +416,15 @@ class Backend:
         return x
 
     # ------------------------------------------- kernels whose recorded form takes other options than their array form
+    def conv2d(self, x: Array, w: Array, b: Array | None, *, geom: Any, relu: bool = False) -> Array:
+        return lookup("conv2d", self.kind)(x, w, b, geom, conv_precision.get(), relu)
+
+    def conv2d_input_grad(self, gy: Array, w: Array, *, geom: Any) -> Array:
+        return lookup("conv2d_input_grad", self.kind)(gy, w, geom, conv_precision.get())
+
+    def conv2d_weight_grad(self, gy: Array, x: Array, *, geom: Any) -> Array:
+        return lookup("conv2d_weight_grad", self.kind)(gy, x, geom, conv_precision.get())
+
     def batch_norm_grad(self, gy: Array, x: Array, w: Array, mean: Array, invstd: Array, *, eps: float) -> Any:
         return lookup("batch_norm_grad", self.kind)(gy, x, w, mean, invstd)
 

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from minidl.backend.base import Array, Backend, _rows
-from minidl.config import conv_precision
 from minidl.kernels import lookup
 from minidl.kernels.cpu import memory
 
@@ -23,7 +22,7 @@ warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"minidl\.(bac
 
 LARGE = 1 << 16                                      # elements from which looking up a kernel pays for an elementwise operation
 FEW = 1 << 10                                        # the same for one that takes an exponential
-MANY = 1 << 22                                       # multiplications of a matrix product from which gemm.py is asked
+MANY = 1 << 22                                       # multiplications of a matrix product from which waking the threads pays
 
 
 class CPU(Backend):
@@ -35,22 +34,13 @@ class CPU(Backend):
         self.tanh: Callable[[Array], Array] = _tanh
 
     def relu(self, x: Array) -> Array:
-        return lookup("relu", "cpu")(x) if x.size >= LARGE else super().relu(x)
+        return lookup("relu", self.kind)(x) if x.size >= LARGE else super().relu(x)
 
     def relu_grad(self, gy: Array, y: Array) -> Array:
-        return lookup("relu_grad", "cpu")(gy, y) if y.size >= LARGE else super().relu_grad(gy, y)
+        return lookup("relu_grad", self.kind)(gy, y) if y.size >= LARGE else super().relu_grad(gy, y)
 
     def sigmoid(self, x: Array) -> Array:
-        return lookup("sigmoid", "cpu")(x) if x.size >= FEW and x.dtype.kind == "f" else super().sigmoid(x)
-
-    def conv2d(self, x: Array, w: Array, b: Array | None, *, geom: Any, relu: bool = False) -> Array:
-        return lookup("conv2d", "cpu")(x, w, b, geom, conv_precision.get(), relu)
-
-    def conv2d_input_grad(self, gy: Array, w: Array, *, geom: Any) -> Array:
-        return lookup("conv2d_input_grad", "cpu")(gy, w, geom, conv_precision.get())
-
-    def conv2d_weight_grad(self, gy: Array, x: Array, *, geom: Any) -> Array:
-        return lookup("conv2d_weight_grad", "cpu")(gy, x, geom, conv_precision.get())
+        return lookup("sigmoid", self.kind)(x) if x.size >= FEW and x.dtype.kind == "f" else super().sigmoid(x)
 
     def _unary(self, ufunc: Any) -> Callable[..., Array]:
         return lambda x: ufunc(x, out=...)

@@ -5,7 +5,6 @@ import functools
 from typing import Any
 
 from minidl.backend.base import Array, Backend
-from minidl.config import conv_precision
 from minidl.errors import DeviceError
 from minidl.kernels import lookup
 
@@ -47,15 +46,6 @@ class LaunchedVerbs(Backend):
         if isinstance(b, self.xp.ndarray) and a.shape == b.shape and a.dtype == b.dtype:
             return lookup("add", self.kind)(a, b)
         return self.xp.add(a, b)
-
-    def conv2d(self, x: Array, w: Array, b: Array | None, *, geom: Any, relu: bool = False) -> Array:
-        return lookup("conv2d", self.kind)(x, w, b, geom, conv_precision.get(), relu)
-
-    def conv2d_input_grad(self, gy: Array, w: Array, *, geom: Any) -> Array:
-        return lookup("conv2d_input_grad", self.kind)(gy, w, geom, conv_precision.get())
-
-    def conv2d_weight_grad(self, gy: Array, x: Array, *, geom: Any) -> Array:
-        return lookup("conv2d_weight_grad", self.kind)(gy, x, geom, conv_precision.get())
 
 
 class CUDA(LaunchedVerbs):

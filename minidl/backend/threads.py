@@ -9,10 +9,11 @@ def get_num_threads() -> int:
 
 
 def set_num_threads(threads: int) -> None:
-    """Let kernels use so many threads, the caller's included.  The work is divided by shapes alone: no result depends on it.
+    """Let kernels use so many threads, the caller's included.  Their work is divided by shapes alone: no result depends on it.
 
     NumPy's OpenBLAS, which multiplies matrices, keeps one thread, whatever OPENBLAS_NUM_THREADS said: its own would take
-    the cores from the kernels for milliseconds after each product.  Large products are cut into parts for the kernels' threads.
+    the cores from the kernels for a while after each product.  Large products are cut into parts for the kernels' threads,
+    one each, so their last bits may depend on the number.
 
     Raises:
         ConfigError: not a positive whole number.

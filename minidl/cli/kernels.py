@@ -31,7 +31,7 @@ def list_(as_json: bool) -> None:
     from minidl.inspect import kernels
 
     found = kernels.rows()
-    why = {"vector": kernels.unavailable("vector", "cpu"), "cuda": kernels.unavailable("cupy", "cuda")}
+    why = {"vector": kernels.unavailable("vector", "cpu"), "cuda": kernels.unavailable("cuda", "cuda")}
     if as_json:
         click.echo(json.dumps({"kernels": [row._asdict() for row in found], "unavailable": why}, indent=1))
         return

@@ -18,6 +18,7 @@ from minidl.errors import ConfigError
 from minidl.inspect.kernel_samples import Sample, sample
 
 SAMPLE_SECONDS = 5e-3  # a sample repeats its contender until it lasts about this long
+SETTLE = 0.02  # seconds: PyTorch's OpenMP threads spin for a while after a call, and would take a core from the next one
 NOISY = 0.15  # quartiles further apart than this part of the median: the machine was doing something else as well
 ORACLE = "reference"
 
@@ -90,8 +91,9 @@ def measure(verb: str, rounds: int, oracle: bool = False, torch: Any = None) -> 
 
 
 def _seconds(call: Call, repeats: int) -> float:
+    time.sleep(SETTLE)
     gc.collect()
-    call()  # wakes this contender's threads and lets the other's fall asleep
+    call()  # wakes this contender's threads
     begin = time.perf_counter()
     for _ in range(repeats):
         call()

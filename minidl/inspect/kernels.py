@@ -46,15 +46,17 @@ def rows() -> list[Row]:
 
     The default is what the registry would choose now, MINIDL_KERNELS included.
     """
-    missing = {(variant, device): bool(unavailable(variant, device)) for variant, device in ((VECTOR, "cpu"), ("cupy", "cuda"))}
+    no_gpu, no_vector = bool(unavailable("cuda", "cuda")), bool(unavailable(VECTOR, "cpu"))
     found = []
     for verb in kernels.verbs():
         for device in DEVICES:
             known = kernels.variants(verb, device)
             if known:
                 chosen = _chosen(verb, device, known)
-                if missing.get((str(chosen), device)):
-                    chosen = "numpy" if device == "cpu" else None  # a vector kernel hands over to NumPy where it cannot run
+                if device == "cuda" and no_gpu:
+                    chosen = None
+                elif device == "cpu" and chosen == VECTOR and no_vector:
+                    chosen = "numpy"  # to which it hands over
                 found.append(Row(verb, device, tuple(known), chosen))
     return found
 

@@ -20,48 +20,7 @@ from minidl.tensor import Tensor
 
 ACTIVATIONS = ("relu", "gelu")
 ENOUGH = 1000  # images: their 900,000 patches decide on 378 numbers
-SWEEPS = 60  # of Jacobi's rotations; ten are enough for any matrix of this size
 EPS = 5e-4  # of the whitening: a direction in which patches hardly differ is noise, and must not be blown up without bound
-
-
-def eigen(matrix: Sequence[Sequence[float]]) -> tuple[list[float], list[list[float]]]:
-    """Eigenvalues of a symmetric matrix, the largest first, and their unit vectors.
-
-    A rotation in the plane of axes p and q makes the element (p, q) zero.  It disturbs zeros made before, but the squares off
-    the diagonal add up to less after each rotation, and soon to nothing (Jacobi 1846).
-
-    >>> values, vectors = eigen([[2.0, 1.0], [1.0, 2.0]])
-    >>> [round(value, 12) for value in values]
-    [3.0, 1.0]
-    """
-    n = len(matrix)
-    a = [list(map(float, row)) for row in matrix]
-    v = [[float(i == j) for j in range(n)] for i in range(n)]  # its rows become the vectors
-    total = sum(x * x for row in a for x in row)
-    for _ in range(SWEEPS):
-        if sum(a[p][q] ** 2 for p in range(n) for q in range(p)) <= 1e-30 * total:
-            break
-        for p in range(n):
-            for q in range(p + 1, n):
-                if a[p][q]:
-                    _rotate(a, v, p, q)
-    order = sorted(range(n), key=lambda i: -a[i][i])
-    return [a[i][i] for i in order], [v[i] for i in order]
-
-
-def _rotate(a: list[list[float]], v: list[list[float]], p: int, q: int) -> None:
-    """Rotate ``a`` from both sides, and ``v``, by the angle that makes a[p][q] zero."""
-    theta = (a[q][q] - a[p][p]) / (2 * a[p][q])
-    t = math.copysign(1.0, theta) / (abs(theta) + math.hypot(theta, 1.0))  # the tangent of the smaller of two angles
-    c = 1 / math.hypot(t, 1.0)
-    s = t * c
-    for row in a:
-        row[p], row[q] = c * row[p] - s * row[q], s * row[p] + c * row[q]
-    for m in (a, v):
-        m[p], m[q] = (
-            [c * x - s * y for x, y in zip(m[p], m[q], strict=True)],
-            [s * x + c * y for x, y in zip(m[p], m[q], strict=True)],
-        )
 
 
 class Block(nn.Module):
@@ -157,17 +116,19 @@ class SpeedNet(nn.Module):
                 f"SpeedNet.prepare: expected images (N, {weight.shape[1]}, H, W) of at least 3x3 pixels, "
                 f"got shape {tuple(images.shape)}"
             )
-        pairs = list(zip(*eigen(covariance(images[:ENOUGH])), strict=True))[: len(weight) // 2]
+        found = covariance(images[:ENOUGH])
+        values, vectors = (part.tolist() for part in found.F.eigh(found.double().data))
+        pairs = list(zip(values, zip(*vectors, strict=True), strict=True))[::-1][: len(weight) // 2]
         filters = [[x / math.sqrt(max(value, 0.0) + EPS) for x in vector] for value, vector in pairs]
         filters += [[-x for x in row] for row in filters]
         weight.copy_(tensor(filters).reshape(*weight.shape))
 
 
-def covariance(images: Tensor) -> list[list[float]]:
+def covariance(images: Tensor) -> Tensor:
     """The mean product of each two of the 9C values in a 3x3 patch of ``images`` (N, C, H, W)."""
     columns = F.unfold(images, 3)  # (N, 9C, patches)
     products = columns @ columns.transpose(1, 2)
-    return (products.mean(0) / columns.shape[2]).tolist()
+    return products.mean(0) / columns.shape[2]
 
 
 @register("speednet", paper="arXiv:2404.00498", parameters=1_977_952)

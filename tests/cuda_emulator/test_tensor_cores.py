@@ -2,6 +2,7 @@
 import numpy as np
 import pytest
 
+from minidl.errors import DeviceError
 from minidl.kernels import variants
 from minidl.kernels.cuda.conv import TENSOR, _channels_first, _filters_first, _numbers
 from minidl.kernels.cuda.launch import launch
@@ -63,6 +64,13 @@ def test_what_is_not_a_multiple_of_eight_falls_through(shape, why, emulator):
     w = numbers(1, (8, shape[1], 3, 3))
     y = variants("conv2d", "emu")["tensor"](numbers(0, shape), w, None, conv2d_geometry(shape, w.shape))
     assert y.shape == (1, 8, 3, 3) and not emulator.launched, why
+
+
+def test_an_older_gpu_is_refused(emulator):
+    emulator.capability = 75
+    x, w = numbers(0, (1, 8, 4, 4)), numbers(1, (8, 8, 1, 1))
+    with pytest.raises(DeviceError, match="conv_tensor: there is no conv_mma.cu for float16 on sm_75; choose another variant"):
+        variants("conv2d", "emu")["tensor"](x, w, None, conv2d_geometry(x.shape, w.shape))
 
 
 def test_a_missing_barrier_shows(emulator):

@@ -32,7 +32,6 @@ def operand(rng, shape, dtype, layout):
 def test_parts_make_the_product(m, k, n, dtype, layouts, three_threads, monkeypatch):
     if blas.product("s") is None:
         pytest.skip("NumPy has another BLAS than OpenBLAS with 64-bit integers here")
-    monkeypatch.setattr(gemm, "WORTH", 1)
     monkeypatch.setattr(gemm.np, "matmul", lambda *_, **__: pytest.fail("NumPy multiplied"))
     rng = np.random.default_rng(m * n)
     a, b = operand(rng, (m, k), dtype, layouts[0]), operand(rng, (k, n), dtype, layouts[1])
@@ -45,11 +44,11 @@ def test_parts_make_the_product(m, k, n, dtype, layouts, three_threads, monkeypa
 
 
 def test_what_numpy_multiplies(three_threads, monkeypatch):
-    """Small ones, vectors, integers, batches, and matrices that are dense in neither direction."""
+    """Vectors, integers, batches, and matrices that are dense in neither direction."""
     monkeypatch.setattr(threads, "run", lambda *_: pytest.fail("the pool multiplied"))
     large, batch = np.ones((512, 512), np.float32), np.ones((2, 256, 256), np.float32)
     wide = np.ones((512, 16384), np.float32)
-    for a, b in ((large[:8], large), (large[:1], wide), (large[:, ::2], large[::2][:256]), (batch, batch)):
+    for a, b in ((large[:1], wide), (large[:, ::2], large[::2][:256]), (batch, batch)):
         out = np.empty((*a.shape[:-1], b.shape[-1]), np.float32)
         np.testing.assert_array_equal(gemm.product(a, b, out), a.shape[-1])
     whole = np.ones((256, 256), np.int64)
