@@ -28,11 +28,11 @@ _VECTOR_FAMILIES = ("activation", "attention", "conv", "dropout", "elementwise",
                     "softmax", "sums")
 
 # The families that the CUDA kernels (minidl.kernels.cuda) have a module for.
-_CUDA_FAMILIES = ("conv", "dropout", "elementwise", "loss", "norm", "optim", "philox", "pool", "softmax")
+_CUDA_FAMILIES = ("activation", "conv", "dropout", "elementwise", "loss", "norm", "optim", "philox", "pool", "softmax", "sums")
 
 # Best first; a variant that is in nobody's order is used only when asked for by name.
-_ORDER: dict[str, tuple[str, ...]] = {"cpu": ("vector", "numpy", "reference"), "cuda": ("cuda", "cupy"),
-                                     "emu": ("cuda", "numpy")}
+_ORDER: dict[str, tuple[str, ...]] = {"cpu": ("vector", "numpy", "reference"), "cuda": ("depthwise", "tensor", "cuda", "cupy"),
+                                     "emu": ("depthwise", "tensor", "cuda", "numpy")}
 
 _table: dict[tuple[str, str], dict[str, Kernel]] = {}
 _loaded: set[str] = set()
@@ -156,6 +156,13 @@ def variants(verb: str, device: str = "cpu") -> dict[str, Kernel]:
     """Every kernel of ``verb`` on ``device``, by variant name."""
     _load(contract.spec(verb).family)
     return dict(_table.get((verb, device), {}))
+
+
+def next_best(verb: str, device: str, variant: str) -> Kernel:
+    """What computes a call that ``variant`` refuses: the one after it in the device's order, or the first of all if it has no
+    place there.  The last of an order takes every call."""
+    found, order = variants(verb, device), _ORDER[device]
+    return next(found[name] for name in order[order.index(variant) + 1 if variant in order else 0 :] if name in found)
 
 
 def _load(family: str) -> None:

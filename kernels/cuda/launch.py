@@ -12,11 +12,13 @@ import numpy as np
 
 from minidl.errors import DeviceError, DTypeError, ShapeError
 from minidl.kernels.cuda import source
-from minidl.kernels.registry import register, variants
+from minidl.kernels.registry import next_best, register, variants
 
 Array = Any
 BLOCK = 256                                          # threads of a block where nothing asks for another number
 BLOCKS_PER_PROCESSOR = 16                            # of 256 threads: twice what fits at once, so that none idles at the end
+
+FREE_SHARED = 48 << 10                               # bytes; a kernel that wants more has to say so before it is launched
 
 
 class Gpu(Protocol):
@@ -92,24 +94,35 @@ def gpu_of(name: str) -> Gpu:
     return _gpus[name]
 
 
-def cuda(verb: str, variant: str, takes: Callable[..., bool] | None = None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def cuda(verb: str, variant: str, takes: Callable[..., bool] | None = None,
+         since: int = 0) -> Callable[[Callable[..., Any]], Callable[..., Any]]:  # fmt: skip
     """Decorator: ``f(gpu, *arguments)`` is a variant of ``verb`` on the devices "cuda" and "emu".
 
-    Calls that ``takes(*arguments)`` refuses run the array-module code ("cupy", and "numpy" for the emulator) instead.
+    Calls that ``takes(*arguments)`` refuses, and all on a GPU below compute capability ``since`` (80: sm_80), run the next
+    best variant of the device instead; array-module code ("cupy", "numpy" for the emulator) is the last and takes everything.
     """
 
     def decorate(kernel: Callable[..., Any]) -> Callable[..., Any]:
-        for device, otherwise in (("cuda", "cupy"), ("emu", "numpy")):
-            register(verb, device, variant)(functools.partial(_run, kernel, takes, verb, device, otherwise))
+        for device in ("cuda", "emu"):
+            register(verb, device, variant)(functools.partial(_run, kernel, takes, since, verb, device, variant))
         return kernel
 
     return decorate
 
 
-def _run(kernel: Any, takes: Any, verb: str, device: str, otherwise: str, *arguments: Any, **options: Any) -> Any:
-    if takes is not None and not takes(*arguments, **options):
-        return variants(verb, device)[otherwise](*arguments, **options)
+def _run(kernel: Any, takes: Any, since: int, verb: str, device: str, variant: str, *arguments: Any, **options: Any) -> Any:
+    if takes is not None and not takes(*arguments, **options) or since and gpu_of(device).capability < since:
+        return next_best(verb, device, variant)(*arguments, **options)
     return kernel(gpu_of(device), *arguments, **options)
+
+
+def takes(verb: str, device: str, variant: str, *arguments: Any, **options: Any) -> bool:
+    """Whether a variant computes these arguments itself; False: it hands them to the next best variant."""
+    kernel: Any = variants(verb, device)[variant]
+    if getattr(kernel, "func", None) is not _run:
+        return True
+    condition = kernel.args[1]
+    return condition is None or bool(condition(*arguments, **options))
 
 
 def same_dtype(*arrays: Any) -> bool:
@@ -119,12 +132,13 @@ def same_dtype(*arrays: Any) -> bool:
 
 
 def launch(gpu: Gpu, file: str, entry: str, arguments: tuple[Any, ...], *, dtype: Any, work: int = 0,
-           grid: tuple[int, ...] | None = None, block: tuple[int, ...] = (BLOCK,)) -> None:  # fmt: skip
+           grid: tuple[int, ...] | None = None, block: tuple[int, ...] = (BLOCK,), shared: int = 0) -> None:  # fmt: skip
     """Runs kernel ``entry`` of ``file``, compiled for arrays of ``dtype``.
 
     Args:
         arguments: in the kernel's order; arrays C-contiguous, numbers as Python has them, None for a null pointer.
         work: elements of a grid-stride kernel: as many blocks are made as are useful.  0: ``grid`` is given.
+        shared: bytes of dynamic shared memory of a block.
 
     Raises:
         DeviceError: the GPU is too old for this kernel.
@@ -143,7 +157,10 @@ def launch(gpu: Gpu, file: str, entry: str, arguments: tuple[Any, ...], *, dtype
     if len(parameters) != len(arguments):
         raise ShapeError(f"{file}: {entry} takes {len(parameters)} arguments, got {len(arguments)}")
     values = tuple(_convert(gpu, entry, p, name, a) for p, a in zip(parameters, arguments, strict=True))
-    gpu.function(file, entry, defines)(grid, block, values)
+    kernel = gpu.function(file, entry, defines)
+    if shared > FREE_SHARED:
+        kernel.max_dynamic_shared_size_bytes = shared
+    kernel(grid, block, values, shared_mem=shared)
 
 
 def _convert(gpu: Gpu, entry: str, parameter: source.Parameter, name: str, value: Any) -> Any:
