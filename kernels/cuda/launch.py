@@ -116,7 +116,7 @@ def _run(kernel: Any, takes: Any, since: int, verb: str, device: str, variant: s
     return kernel(gpu_of(device), *arguments, **options)
 
 
-def takes(verb: str, device: str, variant: str, *arguments: Any, **options: Any) -> bool:
+def computes(verb: str, device: str, variant: str, *arguments: Any, **options: Any) -> bool:
     """Whether a variant computes these arguments itself; False: it hands them to the next best variant."""
     kernel: Any = variants(verb, device)[variant]
     if getattr(kernel, "func", None) is not _run:
