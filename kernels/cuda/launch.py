@@ -121,8 +121,8 @@ def computes(verb: str, device: str, variant: str, *arguments: Any, **options: A
     kernel: Any = variants(verb, device)[variant]
     if getattr(kernel, "func", None) is not _run:
         return True
-    condition = kernel.args[1]
-    return condition is None or bool(condition(*arguments, **options))
+    _, takes, since, *_ = kernel.args
+    return (takes is None or takes(*arguments, **options)) and not (since and gpu_of(device).capability < since)
 
 
 def same_dtype(*arrays: Any) -> bool:
