@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 from minidl.backend.base import Array, Backend
@@ -47,6 +48,12 @@ class LaunchedVerbs(Backend):
             return lookup("add", self.kind)(a, b)
         return self.xp.add(a, b)
 
+    def sigmoid(self, x: Array) -> Array:
+        return lookup("sigmoid", self.kind)(x) if x.dtype.kind == "f" else super().sigmoid(x)
+
+    def launched_tanh(self, x: Array) -> Array:
+        return lookup("tanh", self.kind)(x) if x.dtype.kind == "f" else self.xp.asarray(self.xp.tanh(x))
+
 
 class CUDA(LaunchedVerbs):
     """Verbs on CuPy arrays of one device."""
@@ -56,6 +63,23 @@ class CUDA(LaunchedVerbs):
         super().__init__(cupy, f"cuda:{index}", "cuda")
         self.index = index
         self.add = self.launched_add
+        if device_count() > 1:
+            self._enter_in_every_verb()
+
+    def _enter_in_every_verb(self) -> None:
+        """CuPy computes on the thread's current device and refuses the others' arrays: make this one current in each verb."""
+        def entering(verb: Callable[..., Any]) -> Callable[..., Any]:
+            @functools.wraps(verb)
+            def run(*arguments: Any, **options: Any) -> Any:
+                with self.xp.cuda.Device(self.index):
+                    return verb(*arguments, **options)
+            return run
+
+        for name in dir(self):
+            verb = getattr(self, name)
+            if not name.startswith("_") and callable(verb):
+                setattr(self, name, entering(verb))
+        self.tanh = self.launched_tanh
 
     def to_host(self, x: Array) -> Any:
         return self.xp.asnumpy(x)
