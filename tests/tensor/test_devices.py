@@ -7,7 +7,7 @@ import pytest
 
 import minidl
 from minidl import nn
-from minidl.backend import cuda, get_backend
+from minidl.backend import get_backend
 from minidl.errors import DeviceError, DTypeError
 from minidl.kernels import use
 from tests.fake_cupy import fake_cupy, installer
