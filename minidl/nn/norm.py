@@ -4,7 +4,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from minidl.autograd import increment_version
 from minidl.errors import ConfigError, ShapeError
 from minidl.nn import functional as F
 from minidl.nn import init
@@ -115,8 +114,7 @@ class _BatchNorm(_NormBase):
         """Note one more batch; the weight it gets in the running statistics."""
         counter = self.num_batches_tracked
         assert counter is not None
-        counter.data += 1
-        increment_version(counter)
+        counter.add_(1)
         return 1.0 / int(counter.data) if self.momentum is None else self.momentum
 
 
