@@ -17,8 +17,20 @@ class DTypeError(MinidlError, TypeError):
     """A dtype that an operation cannot take, or a mix of dtypes that it will not convert silently."""
 
 
+class DivisionError(MinidlError, ZeroDivisionError, RuntimeError):
+    """Integers divided by 0 with an integer result.  (A RuntimeError, too: that is what PyTorch raises.)"""
+
+
 class DeviceError(MinidlError, RuntimeError):
     """Tensors on different devices, or a device that is not there."""
+
+
+class OutOfMemoryError(DeviceError, MemoryError):
+    """A device without the memory that was asked for; ``asked``, ``used`` and ``available`` are bytes."""
+
+    def __init__(self, message: str, asked: int = 0, used: int = 0, available: int = 0):
+        super().__init__(message)
+        self.asked, self.used, self.available = asked, used, available
 
 
 class InplaceError(MinidlError, RuntimeError):

@@ -6,23 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 from minidl.backend.base import Array, Backend
+from minidl.backend.cuda_install import why_not
+from minidl.backend.cuda_memory import watch
 from minidl.errors import DeviceError
 from minidl.kernels import lookup
-
-
-def why_not() -> str | None:
-    """Why there is no CUDA here, in words; None when there is.  Importing CuPy succeeds without a GPU, so it is asked."""
-    try:
-        import cupy
-    except ImportError:
-        return "CuPy is not installed; pip install 'minidl[cuda13]'"
-    except Exception as e:                           # a broken driver makes the import itself fail in many ways
-        return f"CuPy cannot be imported: {e}"
-    try:
-        count = cupy.cuda.runtime.getDeviceCount()
-    except Exception as e:
-        return f"CuPy finds no usable driver: {e}"
-    return None if count else "CuPy finds no GPU"
 
 
 def device_count() -> int:
@@ -54,6 +41,12 @@ class LaunchedVerbs(Backend):
     def launched_tanh(self, x: Array) -> Array:
         return lookup("tanh", self.kind)(x) if x.dtype.kind == "f" else self.xp.asarray(self.xp.tanh(x))
 
+    def matmul(self, a: Array, b: Array) -> Array:
+        from minidl.kernels.cuda import cublas, launch           # not for `import minidl`
+        return cublas.matmul(launch.gpu_of(self.kind), a, b) if cublas.takes(a, b) else self.xp.asarray(self.xp.matmul(a, b))
+
+    linear_weight_grad = Backend.linear_weight_grad
+
 
 class CUDA(LaunchedVerbs):
     """Verbs on CuPy arrays of one device."""
@@ -63,6 +56,8 @@ class CUDA(LaunchedVerbs):
         super().__init__(cupy, f"cuda:{index}", "cuda")
         self.index = index
         self.add = self.launched_add
+        self.tanh = self.launched_tanh
+        watch(cupy)
         if device_count() > 1:
             self._enter_in_every_verb()
 
@@ -79,7 +74,6 @@ class CUDA(LaunchedVerbs):
             verb = getattr(self, name)
             if not name.startswith("_") and callable(verb):
                 setattr(self, name, entering(verb))
-        self.tanh = self.launched_tanh
 
     def to_host(self, x: Array) -> Any:
         return self.xp.asnumpy(x)
@@ -93,8 +87,7 @@ class CUDA(LaunchedVerbs):
         cupyx.scatter_add(x, index, values)
 
     def synchronize(self) -> None:
-        with self.xp.cuda.Device(self.index):
-            self.xp.cuda.get_current_stream().synchronize()
+        self.xp.cuda.Device(self.index).synchronize()
 
 
 @functools.cache

@@ -2,8 +2,29 @@
 from __future__ import annotations
 
 from minidl.backend.cuda import device_count, why_not
+from minidl.cuda.device import (
+    can_device_access_peer,
+    current_device,
+    get_device_capability,
+    get_device_name,
+    get_device_properties,
+)
+from minidl.cuda.memory import (
+    empty_cache,
+    max_memory_allocated,
+    mem_get_info,
+    memory_allocated,
+    memory_reserved,
+    memory_summary,
+    reset_peak_memory_stats,
+)
+from minidl.errors import OutOfMemoryError
 
-__all__ = ["device_count", "is_available", "synchronize", "why_not"]
+__all__ = [
+    "OutOfMemoryError", "can_device_access_peer", "current_device", "device_count", "empty_cache", "get_device_capability",
+    "get_device_name", "get_device_properties", "is_available", "max_memory_allocated", "mem_get_info", "memory_allocated",
+    "memory_reserved", "memory_summary", "reset_peak_memory_stats", "synchronize", "why_not",
+]  # fmt: skip
 
 
 def is_available() -> bool:

@@ -1,7 +1,5 @@
 """Devices: what happens without a GPU, and the CUDA backend on the stand-in for CuPy."""
 
-import sys
-
 import numpy as np
 import pytest
 
@@ -45,35 +43,10 @@ def test_without_cupy(install):
         minidl.zeros(2, device="cuda")
 
 
-def test_a_broken_driver(install):
-    install(fake_cupy(driver_error=RuntimeError("cudaErrorInsufficientDriver")))
-    assert not minidl.cuda.is_available() and minidl.cuda.device_count() == 0
-    with pytest.raises(DeviceError, match="CuPy finds no usable driver: cudaErrorInsufficientDriver.*'cpu'"):
-        minidl.ones(2).to("cuda")
-
-
-def test_a_broken_installation(install, monkeypatch):
-    class Broken:
-        def find_spec(self, name, path=None, target=None):
-            if name == "cupy":
-                raise OSError("libcudart.so.13: cannot open shared object file")
-
-    monkeypatch.delitem(sys.modules, "cupy", raising=False)
-    monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
-    assert minidl.cuda.why_not() == "CuPy cannot be imported: libcudart.so.13: cannot open shared object file"
-
-
-def test_no_gpu(install):
-    install(fake_cupy(count=0))
-    assert minidl.cuda.why_not() == "CuPy finds no GPU" and not minidl.cuda.is_available()
-
-
 def test_devices_are_counted_and_checked(install):
     install(fake_cupy(count=2))
     assert minidl.cuda.is_available() and minidl.cuda.device_count() == 2 and minidl.cuda.why_not() is None
     assert get_backend("cuda") is get_backend("cuda:0") is not get_backend("cuda:1")
-    with pytest.raises(DeviceError, match="cuda:2: there are 2 devices, numbered from 0"):
-        get_backend("cuda:2")
 
 
 def test_there_and_back(install):
@@ -89,7 +62,7 @@ def test_there_and_back(install):
     np.testing.assert_allclose(x.grad.data, 2 * x.data * np.exp(x.data**2 + 1), rtol=1e-6)
     assert x.detach().cuda().numpy().tolist() == [0, 1, 2]
     minidl.cuda.synchronize()
-    assert cupy.log[-1] == ("synchronize", cupy.world.null)
+    assert cupy.calls[-1] == ("synchronize", cupy.cuda.Device(0))
     assert minidl.zeros(2, device="cuda").device == "cuda:0" and minidl.tensor([1, 2], device="cuda").tolist() == [1, 2]
 
 
