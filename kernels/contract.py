@@ -191,10 +191,12 @@ _SPECS = (
                "x * mask / (1-p); element i in row order is kept where Philox word i >= p * 2^32", "none", POINTWISE, _RANDOM),
     KernelSpec("dropout_mask", "dropout", "(shape, p, key, dtype) -> mask",
                "what dropout multiplies by: 0 or 1/(1-p)", "none", EXACT, _RANDOM),
-    KernelSpec("attention", "attention", "(q (...,L,E), k (...,S,E), v (...,S,V), scale) -> (y (...,L,V), weights (...,L,S))",
-               "weights = softmax(scale * q k'); y = weights v", _WIDE, SUMS, _ATTENTION),
-    KernelSpec("attention_grad", "attention", "(gy (...,L,V), q, k, v, weights, scale) -> (gq, gk, gv)",
-               "gv = weights' gy; gs = scale * softmax_grad(gy v', weights); gq = gs k; gk = gs' q", _WIDE, SUMS, _ATTENTION),
+    KernelSpec("attention", "attention", "(q (...,L,E), k (...,S,E), v (...,S,V), scale) -> (y (...,L,V), kept)",
+               "weights = softmax(scale * q k'); y = weights v; kept: weights (...,L,S), or from a kernel that never writes them"
+               " log_sums (...,L) = log(sum(exp(scale * q k'))), in float32 for float16", _WIDE, SUMS, _ATTENTION),
+    KernelSpec("attention_grad", "attention", "(gy (...,L,V), q, k, v, kept, scale) -> (gq, gk, gv)",
+               "gv = weights' gy; gs = scale * softmax_grad(gy v', weights); gq = gs k; gk = gs' q; weights are kept, or"
+               " exp(scale * q k' - log_sums)", _WIDE, SUMS, _ATTENTION),
     KernelSpec("embedding", "embedding", "(weight (V,D), indices int (...)) -> y (...,D)", "rows of weight", "none", EXACT,
                "a loop"),
     KernelSpec("embedding_grad", "embedding", "(gy (...,D), indices int (...), num) -> gweight (num,D)",

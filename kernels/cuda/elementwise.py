@@ -1,4 +1,4 @@
-"""Launches of elementwise.cu: ReLU, its gradient and addition."""
+"""Launches of elementwise.cu: ReLU, the gradients of ReLU and tanh, and addition."""
 from typing import Any
 
 from minidl.kernels.cuda.launch import Array, cuda, launch, same_dtype
@@ -7,7 +7,8 @@ from minidl.kernels.cuda.layout import contiguous
 FILE = "elementwise.cu"
 
 
-def _takes(*arrays: Array) -> bool:
+def takes(*arrays: Array) -> bool:
+    """Whether ``run`` can be given these: one dtype that has kernels, one shape."""
     return same_dtype(*arrays) and all(a.shape == arrays[0].shape for a in arrays)
 
 
@@ -19,19 +20,31 @@ def _in_one_order(gpu: Any, *arrays: Array) -> tuple[list[Array], Any]:
     return contiguous(gpu, *(a.transpose(order) for a in arrays)), lambda y: y.transpose(back)
 
 
-def _run(gpu: Any, entry: str, *arrays: Array) -> Array:
+def run(gpu: Any, file: str, entry: str, *arrays: Array) -> Array:
+    """The result of a kernel of the form (inputs, y, n), in the first array's order of memory.
+
+    Args:
+        entry: its fast kernel, of 16-byte accesses, or ``<name>_naive``.
+    """
     inputs, back = _in_one_order(gpu, *arrays)
     y = gpu.xp.empty(inputs[0].shape, inputs[0].dtype)
     if any(gpu.address(a) % 16 for a in (*inputs, y)):
-        entry = f"{entry.removesuffix('_naive')}_naive"        # a part of an array may begin anywhere, a 16-byte access may not
-    launch(gpu, FILE, entry, (*inputs, y, y.size), dtype=y.dtype, work=y.size)
+        entry = naive(entry)                         # a part of an array may begin anywhere, a 16-byte access may not
+    together = 1 if entry.endswith("_naive") else 16 // y.dtype.itemsize
+    launch(gpu, file, entry, (*inputs, y, y.size), dtype=y.dtype, work=-(-y.size // together))
     return back(y)
 
 
-def _register(verb: str) -> None:
-    for variant, entry in (("naive", f"{verb}_naive"), ("cuda", verb)):
-        cuda(verb, variant, _takes)(lambda gpu, *arrays, entry=entry: _run(gpu, entry, *arrays))
+def naive(entry: str) -> str:
+    """The name of the kernel that does the same an element at a time."""
+    return f"{entry.removesuffix('_naive').removesuffix('_packed')}_naive"
 
 
-for _verb in ("relu", "relu_grad", "add"):
-    _register(_verb)
+def register(file: str, verb: str, entry: str) -> None:
+    """Make the variants "naive" and "cuda" of a verb that takes arrays alone."""
+    for variant, kernel in (("naive", naive(entry)), ("cuda", entry)):
+        cuda(verb, variant, takes)(lambda gpu, *arrays, kernel=kernel: run(gpu, file, kernel, *arrays))
+
+
+for _verb in ("relu", "relu_grad", "tanh_grad", "add"):
+    register(FILE, _verb, _verb)

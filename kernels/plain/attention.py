@@ -24,6 +24,8 @@ def attention_grad(
     xp: Any, gy: Array, q: Array, k: Array, v: Array, weights: Array, scale: float
 ) -> tuple[Array, Array, Array]:
     g, queries, keys, values, shares = widen(xp, gy, q, k, v, weights)
+    if weights.ndim < q.ndim:                        # the logarithms of their sums, from a kernel that kept no weights
+        shares = xp.exp(xp.matmul(queries, _turned(keys)) * queries.dtype.type(scale) - shares[..., None])
     gv = xp.matmul(_turned(shares), g)
     gs = softmax_grad(xp, xp.matmul(g, _turned(values)), shares, -1)
     gs *= gs.dtype.type(scale)

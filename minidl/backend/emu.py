@@ -16,6 +16,7 @@ class Emu(LaunchedVerbs, CPU):  # type: ignore[misc] # the same verbs; LaunchedV
     def __init__(self) -> None:
         super().__init__("emu")
         self.add = self.launched_add
+        self.tanh = self.launched_tanh
 
     def asarray(self, value: Any, dtype: Any = None) -> Any:
         return self.xp.array(value, dtype)           # a device shares no memory with the host

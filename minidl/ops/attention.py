@@ -7,7 +7,8 @@ from minidl.autograd.function import Function, composite
 class Attention(Function, verb="attention"):
     """softmax(q k' * scale) v over (..., L, E), (..., S, E) and (..., S, V), whose leading axes are equal.
 
-    The weights are kept for the backward pass; a recorded one computes them again from q and k.
+    The weights are kept for the backward pass, or the logarithms of their sums where a kernel never writes them; a recorded one
+    computes them again from q and k.
     """
 
     def forward(self, F, q, k, v, *, scale):
