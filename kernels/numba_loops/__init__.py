@@ -5,7 +5,7 @@ compile a family the first time (later processes read the machine code from disk
 kernels is first called.
 
 Each module holds one family: *scalar functions*, which say what one element of a result is, and the loops over the elements that
-call them, on all threads.  Numba-CUDA can call the same scalar functions from kernels that have a thread for each element in the
+call them, on all threads.  The package ``cuda`` calls the same scalar functions from kernels, which have threads of a GPU in the
 place of the loops.
 
 The modules see C-contiguous arrays, all float32 or all float64.  :class:`Variant` sees to it: it copies other layouts, and leaves
@@ -43,7 +43,9 @@ _one_at_a_time = threading.RLock()
 
 
 class Variant:
-    """A kernel of one of the modules here, which is imported, and Numba with it, at the first call."""
+    """A kernel of one of the modules of ``package``, which is imported, and Numba with it, at the first call."""
+
+    package, device, install = __name__, "cpu", "pip install numba"
 
     def __init__(self, family: str, verb: str) -> None:
         self.family, self.verb = family, verb
@@ -51,43 +53,48 @@ class Variant:
     @property
     def written_in(self) -> tuple[Path, int]:
         """The file and line of the kernel, found without importing it."""
-        file = Path(__file__).with_name(f"{self.family}.py")
+        file = Path(__file__).parent / self.package.removeprefix(__name__).lstrip(".") / f"{self.family}.py"
         lines = file.read_text(encoding="utf-8").splitlines()
         return file, next(i for i, line in enumerate(lines, 1) if re.match(rf"def {self.verb}\(", line))
 
     @functools.cached_property
     def _kernel(self) -> Any:
         try:
-            module = importlib.import_module(f"{__name__}.{self.family}")
+            module = importlib.import_module(f"{self.package}.{self.family}")
         except ImportError as error:
             raise ConfigError(
-                f"kernel {self.verb!r}: variant {NAME!r} needs Numba, which does not work here ({error}); pip install numba, or "
-                f"choose another of {', '.join(name for name in variants(self.verb) if name != NAME)}"
+                f"kernel {self.verb!r}: variant {NAME!r} needs Numba, which does not work here ({error}); {self.install}, or "
+                f"choose another of {', '.join(name for name in variants(self.verb, self.device) if name != NAME)}"
             ) from error
         return getattr(module, self.verb)
 
+    def _prepare(self) -> None:
+        """Let Numba use as many threads as the other kernels, or as many as it has."""
+        import numba
+
+        numba.set_num_threads(min(get_num_threads(), vars(numba.config)["NUMBA_NUM_THREADS"]))
+
     def __call__(self, *arguments: Any, **options: Any) -> Any:
-        arrays = [a for a in (*arguments, *options.values()) if isinstance(a, np.ndarray)]
+        arrays = [a for a in (*arguments, *options.values()) if _is_array(a)]
         if arrays and {a.dtype for a in arrays if a.dtype.kind != "i"} not in _TAKEN:
-            return variants(self.verb)["numpy"](*arguments, **options)
+            device, name = ("cpu", "numpy") if isinstance(arrays[0], np.ndarray) else ("cuda", "cupy")
+            return variants(self.verb, device)[name](*arguments, **options)
         with _one_at_a_time:
             kernel = self._kernel
-            _use_threads()
-            return kernel(*map(_prepared, arguments), **{name: _prepared(value) for name, value in options.items()})
+            self._prepare()
+            return kernel(*map(_contiguous, arguments), **{name: _contiguous(value) for name, value in options.items()})
 
 
-def _prepared(value: Any) -> Any:
-    return np.ascontiguousarray(value) if isinstance(value, np.ndarray) else value
+def _is_array(value: Any) -> bool:
+    return isinstance(value, np.ndarray) or hasattr(value, "__cuda_array_interface__")
 
 
-def _use_threads() -> None:
-    """Let Numba use as many threads as the other kernels, or as many as it has."""
-    import numba
-
-    numba.set_num_threads(min(get_num_threads(), vars(numba.config)["NUMBA_NUM_THREADS"]))
+def _contiguous(value: Any) -> Any:
+    return value.copy(order="C") if _is_array(value) and not value.flags.c_contiguous else value
 
 
 def register_family(family: str) -> None:
     """Register the kernels of a family, if there are any."""
     for verb in VERBS.get(family, ()):
         register(verb, "cpu", NAME)(Variant(family, verb))
+    importlib.import_module(f"{__name__}.cuda").register_family(family)

@@ -122,17 +122,17 @@ def max_pool2d_take(x: Any, indices: Any, geom: Any) -> Any:
 
 def avg_pool2d(x: Any, geom: Any, count_include_pad: bool = True) -> Any:
     y = np.empty((len(x), geom.C, geom.out_h, geom.out_w), x.dtype)
-    avg_pool_loops(x, sizes(geom), _divisors(geom, count_include_pad, x.dtype), y)
+    avg_pool_loops(x, sizes(geom), divisors(geom, count_include_pad, x.dtype), y)
     return y
 
 
 def avg_pool2d_grad(gy: Any, geom: Any, count_include_pad: bool = True) -> Any:
     gx = np.zeros((len(gy), geom.C, geom.H, geom.W), gy.dtype)
-    avg_pool_grad_loops(gy, sizes(geom), _divisors(geom, count_include_pad, gy.dtype), gx)
+    avg_pool_grad_loops(gy, sizes(geom), divisors(geom, count_include_pad, gy.dtype), gx)
     return gx
 
 
-def _divisors(geom: Any, count_include_pad: bool, dtype: Any) -> Any:
+def divisors(geom: Any, count_include_pad: bool, dtype: Any) -> Any:
     """The size of every window, clipped to the padded image or, without ``count_include_pad``, to the image."""
     top, bottom, left, right = geom.padding if count_include_pad else (0, 0, 0, 0)
 
