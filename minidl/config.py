@@ -48,3 +48,9 @@ conv_precision: Switch[str] = Switch(
     "conv_precision", "fast",
     "How convolutions may be computed: \"fast\" lets kernels use Winograd's transforms, whose float32 rounding errors are a few "
     "times larger; \"direct\" keeps to sums of products.")
+autocast: Switch[Any] = Switch(
+    "autocast", None, "The dtype of products in an autocast block; None outside of one (see minidl.autograd.autocast).")
+allow_tf32: Switch[bool] = Switch(
+    "allow_tf32", False,
+    "Whether matrix products of float32 on a GPU may round their factors to 10 bits (TF32), which tensor cores multiply; sums stay "
+    "float32.  torch.backends.cuda.matmul.allow_tf32 for a block.")

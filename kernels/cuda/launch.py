@@ -41,6 +41,21 @@ class Gpu(Protocol):
     def address(self, array: Array) -> int:
         """Where an array begins, for tables of pointers."""
 
+    @property
+    def device(self) -> int:
+        """The number of the current device."""
+
+    @property
+    def stream(self) -> int:
+        """The address of the current stream."""
+
+    @property
+    def blas(self) -> Any:
+        """cuBLAS, as ``cublas.declare`` makes it."""
+
+    def scratch(self, size: int) -> Array:
+        """So many bytes that stay, whether or not a graph is being captured."""
+
 
 class CupyGpu:
     """The GPU that CuPy has as its current device."""
@@ -65,6 +80,26 @@ class CupyGpu:
 
     def address(self, array: Array) -> int:
         return int(array.data.ptr)
+
+    @property
+    def device(self) -> int:
+        return int(self.xp.cuda.runtime.getDevice())
+
+    @property
+    def stream(self) -> int:
+        return int(self.xp.cuda.get_current_stream().ptr)
+
+    @property
+    def blas(self) -> Any:
+        from minidl.kernels.cuda import cublas
+
+        return cublas.load()
+
+    def scratch(self, size: int) -> Array:
+        from minidl.kernels.cuda import capture
+
+        with capture.outside(self.xp):
+            return self.xp.empty(size, self.xp.uint8)
 
     @functools.cache  # noqa: B019 - there is one, for the whole process
     def _module(self, file: str, arch: str, defines: tuple[str, ...]) -> Any:
@@ -144,7 +179,7 @@ def launch(gpu: Gpu, file: str, entry: str, arguments: tuple[Any, ...], *, dtype
         DeviceError: the GPU is too old for this kernel.
         DTypeError, ShapeError: an argument is not what the kernel's text says, or a number is too large for its type.
     """
-    name = np.dtype(dtype).name if dtype != "bfloat16" else dtype
+    name = dtype if isinstance(dtype, str) else np.dtype(dtype).name   # np.dtype may not know "bfloat16"
     if grid is None:
         if work == 0:
             return                                   # a grid without blocks is an error to CUDA; there is nothing to do

@@ -8,6 +8,7 @@ from typing import Any
 from minidl.backend.base import Array, Backend
 from minidl.backend.cuda_install import why_not
 from minidl.backend.cuda_memory import watch
+from minidl.config import allow_tf32
 from minidl.errors import DeviceError
 from minidl.kernels import lookup
 
@@ -42,8 +43,10 @@ class LaunchedVerbs(Backend):
         return lookup("tanh", self.kind)(x) if x.dtype.kind == "f" else self.xp.asarray(self.xp.tanh(x))
 
     def matmul(self, a: Array, b: Array) -> Array:
-        from minidl.kernels.cuda import cublas, launch           # not for `import minidl`
-        return cublas.matmul(launch.gpu_of(self.kind), a, b) if cublas.takes(a, b) else self.xp.asarray(self.xp.matmul(a, b))
+        from minidl.kernels.cuda import cublas, launch  # not for `import minidl`
+        if cublas.takes(a, b):
+            return cublas.matmul(launch.gpu_of(self.kind), a, b, allow_tf32.get())
+        return self.xp.asarray(self.xp.matmul(a, b))
 
     linear_weight_grad = Backend.linear_weight_grad
 

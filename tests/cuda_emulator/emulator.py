@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from minidl.kernels.cuda import source
+from tests.cuda_emulator.blas import Blas
 
 INCLUDE = Path(__file__).parent / "include"
 KERNELS = Path(source.__file__).parent
@@ -47,12 +48,14 @@ class Emulator:
     xp = np
     capability = 90
     multiprocessors = 2                              # few blocks: the grid-stride loops go round more than once
+    device = stream = 0
 
     def __init__(self, schedule: str = "forward", sanitize: str = "", options: tuple[str, ...] = (), blocks_race: bool = False,
                  folder: Path = KERNELS, seed: int = 1):  # fmt: skip
         self.schedule, self.sanitize, self.options, self.seed = schedule, sanitize, options, seed
         self.blocks_race, self.folder = blocks_race, folder
         self.launched: set[str] = set()              # names of kernels that ran
+        self.blas = Blas()
 
     def function(self, file: str, entry: str, defines: tuple[str, ...]):
         library = load(self.folder / file, (*defines, *self.options), self.sanitize)
@@ -60,6 +63,10 @@ class Emulator:
 
     def address(self, array):
         return array.ctypes.data
+
+    def scratch(self, size):
+        memory = np.empty(size + 256, np.uint8)      # as aligned as a GPU's
+        return memory[-memory.ctypes.data % 256 :][:size]
 
     def _call(self, library, entry, grid, block, arguments, *, shared_mem=0, stream=None):
         self.launched.add(entry)
