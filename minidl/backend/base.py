@@ -385,6 +385,12 @@ class Backend:
         self._add_at(y, self._along(index, axis, x.ndim), v)
         return y
 
+    def scatter(self, x: Array, v: Array, index: Array, *, axis: int) -> Array:
+        """A copy of x with v written at ``index`` along ``axis``."""
+        y = self.copy(x)
+        y[self._along(index, axis, x.ndim)] = v
+        return y
+
     def _along(self, index: Array, axis: int, ndim: int) -> tuple[Array, ...]:
         if not ndim:                                 # a number: its only index is the empty one
             return ()
@@ -394,6 +400,16 @@ class Backend:
 
     def nonzero(self, x: Array) -> Array:
         return self.xp.argwhere(x)
+
+    def repeat(self, x: Array, *, counts: Any) -> Array:
+        """The elements of a vector, each as often as ``counts`` says."""
+        return self.xp.repeat(x, counts)
+
+    def unique(self, x: Array, *, axis: int | None, inverse: bool, counts: bool) -> Any:
+        return self.xp.unique(x, return_inverse=inverse, return_counts=counts, axis=axis, equal_nan=False)
+
+    def bincount(self, x: Array, *, minlength: int) -> Array:
+        return self.xp.bincount(x, minlength=minlength)
 
     def one_hot(self, labels: Array, *, num_classes: int) -> Array:
         y = self.xp.zeros((*labels.shape, num_classes), self.int64)

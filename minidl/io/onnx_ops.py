@@ -216,12 +216,16 @@ def _fmod(g: Graph, a: Value, b: Value) -> str:
 
 @rule("floor_divide")
 def _floor_divide(g: Graph, a: Value, b: Value) -> str:
+    if a.dtype.kind != "f":  # Div of integers rounds towards zero, so the remainder goes first
+        return g.op("Div", g.op("Sub", a, g.op("Mod", a, b)), b)
     return g.op("Floor", g.op("Div", a, b))
 
 
 @rule("remainder")
 def _remainder(g: Graph, a: Value, b: Value) -> str:
     """The sign of the divisor, as Python's %."""
+    if a.dtype.kind != "f":
+        return g.op("Mod", a, b)
     return g.op("Sub", a, g.op("Mul", b, g.op("Floor", g.op("Div", a, b))))
 
 
@@ -505,6 +509,16 @@ def _is_mask(index: Any) -> bool:
 @rule("gather")
 def _gather(g: Graph, x: Value, index: Value, *, axis: int) -> str:
     return g.op("GatherElements", x, index, axis=axis)
+
+
+@rule("scatter")
+def _scatter(g: Graph, x: Value, v: Value, index: Value, *, axis: int) -> str:
+    return g.op("ScatterElements", x, index, v, axis=axis)
+
+
+@rule("scatter_add")
+def _scatter_add(g: Graph, x: Value, v: Value, index: Value, *, axis: int) -> str:
+    return g.op("ScatterElements", x, index, v, axis=axis, reduction="add")
 
 
 @rule("embedding")

@@ -109,6 +109,14 @@ class Remainder(Binary, verb="remainder"):
         return gy, self.needs[1] and F.neg(F.mul(gy, F.floor(F.div(a, b))))
 
 
+class FloorDivide(Binary, verb="floor_divide"):
+    """The largest integer not above a / b.  Gradient: 0."""
+    __slots__ = ()
+
+    def backward(self, F, gy):
+        return F.zeros_like(gy), F.zeros_like(gy)
+
+
 # ---------------------------------------------------------------------------------------------------------------- powers
 class Pow(Binary, verb="pow"):
     """a ** b for two tensors.  The gradient of b is 0 where a is 0."""
@@ -417,7 +425,6 @@ def _comparison(verb: str, promotes: bool = False) -> Any:
 eq, ne, lt, le, gt, ge = (_comparison(v) for v in ("eq", "ne", "lt", "le", "gt", "ge"))
 logical_and, logical_or, logical_xor = (_comparison(v) for v in ("logical_and", "logical_or", "logical_xor"))
 bitwise_and, bitwise_or, bitwise_xor = (_comparison(v, True) for v in ("bitwise_and", "bitwise_or", "bitwise_xor"))
-floor_divide = _comparison("floor_divide", True)
 logical_not = plain("logical_not")
 isnan, isinf, isfinite = plain("isnan"), plain("isinf"), plain("isfinite")
 
@@ -438,8 +445,7 @@ bitwise_not = _bitwise_not()
 
 
 # -------------------------------------------------------------------------------------------------------------- functions
-add, sub, mul, div = Add.apply, Sub.apply, Mul.apply, Div.apply
-neg, abs, maximum, minimum, fmod, remainder = Neg.apply, Abs.apply, Maximum.apply, Minimum.apply, Fmod.apply, Remainder.apply
+mul, neg, abs, maximum, minimum = Mul.apply, Neg.apply, Abs.apply, Maximum.apply, Minimum.apply
 square, sqrt, rsqrt, reciprocal = Square.apply, Sqrt.apply, Rsqrt.apply, Reciprocal.apply
 exp, expm1, log, log1p, log2, log10, erf = (c.apply for c in (Exp, Expm1, Log, Log1p, Log2, Log10, Erf))
 sin, cos, tan, asin, acos, atan, sinh, cosh, atan2 = (c.apply for c in (Sin, Cos, Tan, Asin, Acos, Atan, Sinh, Cosh, Atan2))

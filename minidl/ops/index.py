@@ -8,7 +8,7 @@ from minidl.config import grad_mode
 from minidl.errors import DTypeError, ShapeError
 from minidl.ops.axes import axis
 from minidl.ops.checks import expect_tensors
-from minidl.tensor import Tensor
+from minidl.tensor import Tensor, as_operand
 
 
 class GetItem(View, verb="getitem"):
@@ -82,6 +82,18 @@ class ScatterAdd(Function, verb="scatter_add"):
         return gy, self.needs[1] and F.gather(gy, index, axis=self.axis), None
 
 
+class Scatter(Function, verb="scatter"):
+    """A copy of x with v written along an axis at ``index``."""
+
+    def forward(self, F, x, v, index, *, axis):
+        self.axis = axis
+        return F.scatter(x, v, index, axis=axis)
+
+    def backward(self, F, gy, index):
+        gv = F.gather(gy, index, axis=self.axis)
+        return self.needs[0] and F.scatter(gy, F.zeros_like(gv), index, axis=self.axis), gv, None
+
+
 class Embedding(Function, verb="embedding"):
     """Rows of w."""
 
@@ -103,7 +115,7 @@ class EmbeddingGrad(Function, verb="embedding_grad"):
         return F.embedding(gw, index), None
 
 
-nonzero_, one_hot_ = plain("nonzero"), plain("one_hot")
+nonzero_, one_hot_, unique_, bincount_ = (plain(v) for v in ("nonzero", "one_hot", "unique", "bincount"))
 
 
 # ------------------------------------------------------------------------------------------------------------- functions
@@ -162,14 +174,40 @@ def gather(x: Tensor, dim: int, index: Tensor) -> Tensor:
 
 
 def scatter_add(x: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
-    """A copy of x with ``src`` added where :func:`gather` with this index would read."""
-    expect_tensors("scatter_add", src)
-    d = _check_gather("scatter_add", x, dim, index)
+    """A copy of x with ``src`` added where :func:`gather` with this index would read.
+
+    Raises:
+        As :func:`scatter`.
+    """
+    return _scatter("scatter_add", x, dim, index, src)
+
+
+def scatter(x: Tensor, dim: int, index: Tensor, src: Any) -> Tensor:
+    """A copy of x with ``src``, a tensor or a number, written where :func:`gather` with this index would read.
+
+    Where the index names an element twice, the last write counts on the CPU, any of them on a GPU; the gradient then is that
+    of neither.  ``zeros(n, classes).scatter_(1, labels.unsqueeze(1), 1)`` writes one-hot rows.
+
+    Raises:
+        ShapeError: the numbers of axes differ, or ``src`` is smaller than the index.  IndexError: an index is out of range.
+        DTypeError: ``src`` is of another dtype than x.
+    """
+    expect_tensors("scatter", x, index)
+    if not isinstance(src, Tensor):
+        src = as_operand(src, x, "scatter").expand(index.shape)
+    return _scatter("scatter", x, dim, index, src)
+
+
+def _scatter(name: str, x: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
+    expect_tensors(name, src)
+    d = _check_gather(name, x, dim, index)
     if src.ndim != x.ndim or any(i > n for i, n in zip(index.shape, src.shape, strict=True)):
-        raise ShapeError(f"scatter_add: index of shape {index.shape} needs a src at least as large, found {src.shape}")
+        raise ShapeError(f"{name}: index of shape {index.shape} needs a src at least as large, found {src.shape}")
+    if src.dtype != x.dtype:
+        raise DTypeError(f"{name}: src is {src.dtype}, the tensor {x.dtype}; they must agree, convert one with .to(dtype)")
     if index.shape != src.shape:
         src = src[tuple(slice(0, n) for n in index.shape)]
-    return tensors.scatter_add(x, src, index, axis=d)
+    return getattr(tensors, name)(x, src, index, axis=d)
 
 
 def _check_gather(name: str, x: Tensor, dim: int, index: Tensor) -> int:
@@ -217,6 +255,67 @@ def masked_select(x: Tensor, mask: Tensor) -> Tensor:
 def nonzero(x: Tensor) -> Tensor:
     """The indices of the elements that are not zero: int64, one row each."""
     return nonzero_(x)
+
+
+def unique(x: Tensor, sorted: bool = True, return_inverse: bool = False, return_counts: bool = False,
+           dim: int | None = None) -> Any:
+    """The different elements, in ascending order; each NaN is different from all others.
+
+    Args:
+        sorted: PyTorch's permission to leave them in any order; they are sorted all the same.
+        return_inverse: also where each element of x is in the result: int64, of x's shape.
+        return_counts: also how often each is in x: int64.
+        dim: compare the slices along this axis instead of the elements.
+
+    Returns:
+        The values, or a tuple of them and what else was asked for, in the order of the arguments.
+
+    >>> import minidl
+    >>> minidl.unique(minidl.tensor([3, 1, 3]), return_counts=True)
+    (tensor([1, 3]), tensor([1, 2]))
+    """
+    expect_tensors("unique", x)
+    return unique_(x, axis=None if dim is None else axis("unique", dim, x.ndim), inverse=return_inverse, counts=return_counts)
+
+
+def bincount(x: Tensor, minlength: int = 0) -> Tensor:
+    """How often each of 0, 1, ... the largest element (at least ``minlength`` numbers) is in the integer vector x: int64.
+
+    Raises:
+        DTypeError: x holds no integers.  ShapeError: it is no vector.  IndexError: an element is negative.
+    """
+    expect_tensors("bincount", x)
+    if x.data.dtype.kind not in "iu":
+        raise DTypeError(f"bincount: counts integers, found {x.dtype}; convert with .long()")
+    if x.ndim != 1:
+        raise ShapeError(f"bincount: needs a vector, found shape {x.shape}; use flatten()")
+    if x.numel() and int(x.data.min()) < 0:
+        raise IndexError(f"bincount: counts the numbers from 0, found {int(x.data.min())}")
+    return bincount_(x, minlength=minlength)
+
+
+def repeat_interleave(x: Tensor, repeats: Any, dim: int | None = None) -> Tensor:
+    """Each position along ``dim`` (of the flattened tensor without one) repeated in place: [1, 2] twice is [1, 1, 2, 2].
+
+    Args:
+        repeats: how often: a number, or an integer vector with one for each position.
+
+    Raises:
+        ShapeError: there are not as many repeats as positions, or one is negative.
+    """
+    expect_tensors("repeat_interleave", x)
+    if dim is None:
+        x, dim = x.flatten(), 0
+    d = axis("repeat_interleave", dim, x.ndim)
+    counts = repeats if isinstance(repeats, Tensor) else Tensor(x.F.asarray(repeats), x.F)
+    common_backend("repeat_interleave", (x, counts))
+    if counts.data.dtype.kind not in "iu":
+        raise DTypeError(f"repeat_interleave: the counts must be integers, found {counts.dtype}; convert with .long()")
+    if counts.ndim > 1 or counts.numel() not in (1, x.shape[d]) or counts.numel() and int(counts.data.min()) < 0:
+        raise ShapeError(f"repeat_interleave: axis {d} of shape {x.shape} needs one count of at least 0, or one for each of its "
+                         f"{x.shape[d]} positions, found {counts.tolist()}")
+    places = x.F.repeat(x.F.arange(0, x.shape[d], 1, x.F.int64), counts=counts.tolist())
+    return getitem(x, (slice(None),) * d + (Tensor(places, x.F),))
 
 
 def one_hot(labels: Tensor, num_classes: int = -1) -> Tensor:

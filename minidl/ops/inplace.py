@@ -202,7 +202,9 @@ def in_place(operation: Callable[..., Tensor]) -> Callable[..., Tensor]:
     name = operation.__name__ + "_"
 
     def method(t: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        return inplace(name, t, lambda a, *rest: operation(a, *rest, **kwargs), *args)
+        def run(a: Tensor, *rest: Any) -> Tensor:
+            return operation(a, *rest[:len(args)], **dict(zip(kwargs, rest[len(args):], strict=True)))
+        return inplace(name, t, run, *args, *kwargs.values())            # named ones may need a gradient, too
     method.__name__ = name
     method.__doc__ = f"The in-place form of :func:`{operation.__name__}`."
     return method

@@ -5,11 +5,23 @@ from collections.abc import Callable
 from typing import Any
 
 from minidl.backend.rng import Generator, default_generator
-from minidl.ops import activation, compare, creation, elementwise, index, inplace, matmul, reduce, shape, softmax
+from minidl.ops import (
+    activation,
+    arithmetic,
+    compare,
+    creation,
+    elementwise,
+    index,
+    inplace,
+    matmul,
+    reduce,
+    shape,
+    softmax,
+)
 from minidl.ops.inplace import in_place
 from minidl.tensor import Tensor, as_operand
 
-e, r, s = elementwise, reduce, shape
+a, e, r, s = arithmetic, elementwise, reduce, shape
 
 
 def _reflected(operation: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -22,10 +34,10 @@ def _equality(operation: Callable[..., Tensor]) -> Callable[..., Any]:
 
 
 OPERATORS: dict[str, Callable[..., Any]] = {
-    "__add__": e.add, "__radd__": _reflected(e.add), "__sub__": e.sub, "__rsub__": _reflected(e.sub),
-    "__mul__": e.mul, "__rmul__": _reflected(e.mul), "__truediv__": e.div, "__rtruediv__": _reflected(e.div),
-    "__pow__": e.pow, "__rpow__": _reflected(e.pow), "__mod__": e.remainder, "__rmod__": _reflected(e.remainder),
-    "__floordiv__": e.floor_divide, "__rfloordiv__": _reflected(e.floor_divide),
+    "__add__": e.Add.apply, "__radd__": _reflected(e.Add.apply), "__sub__": e.Sub.apply, "__rsub__": _reflected(e.Sub.apply),
+    "__mul__": e.mul, "__rmul__": _reflected(e.mul), "__truediv__": e.Div.apply, "__rtruediv__": _reflected(e.Div.apply),
+    "__pow__": e.pow, "__rpow__": _reflected(e.pow), "__mod__": a.remainder, "__rmod__": _reflected(a.remainder),
+    "__floordiv__": a.floor_divide, "__rfloordiv__": _reflected(a.floor_divide),
     "__matmul__": lambda a, b: matmul.matmul(a, as_operand(b, a, "matmul")),
     "__rmatmul__": lambda a, b: matmul.matmul(as_operand(b, a, "matmul"), a),
     "__neg__": e.neg, "__pos__": lambda x: x, "__abs__": e.abs, "__invert__": e.bitwise_not,
@@ -33,38 +45,44 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "__and__": e.bitwise_and, "__rand__": _reflected(e.bitwise_and), "__or__": e.bitwise_or, "__ror__": _reflected(e.bitwise_or),
     "__xor__": e.bitwise_xor, "__rxor__": _reflected(e.bitwise_xor),
     "__getitem__": index.getitem, "__setitem__": inplace.setitem,
-    "__iadd__": in_place(e.add), "__isub__": in_place(e.sub), "__imul__": in_place(e.mul), "__itruediv__": in_place(e.div),
-    "__ipow__": in_place(e.pow), "__imod__": in_place(e.remainder), "__ifloordiv__": in_place(e.floor_divide),
+    "__iadd__": in_place(a.add), "__isub__": in_place(a.sub), "__imul__": in_place(e.mul), "__itruediv__": in_place(a.div),
+    "__ipow__": in_place(e.pow), "__imod__": in_place(a.remainder), "__ifloordiv__": in_place(a.floor_divide),
     "__iand__": in_place(e.bitwise_and), "__ior__": in_place(e.bitwise_or), "__ixor__": in_place(e.bitwise_xor),
 }
 
 METHODS: tuple[Callable[..., Any], ...] = (
-    e.add, e.sub, e.mul, e.div, e.pow, e.neg, e.abs, e.maximum, e.minimum, e.fmod, e.remainder, e.square, e.sqrt, e.rsqrt,
+    a.add, a.sub, e.mul, a.div, e.pow, e.neg, e.abs, e.maximum, e.minimum, a.fmod, a.remainder, e.square, e.sqrt, e.rsqrt,
+    a.lerp, a.addcmul, a.addcdiv,
     e.reciprocal, e.exp, e.expm1, e.log, e.log1p, e.log2, e.log10, e.erf, e.sin, e.cos, e.tan, e.asin, e.acos, e.atan, e.sinh,
     e.cosh, e.atan2, e.sign, e.floor, e.ceil, e.round, e.trunc, e.eq, e.ne, e.lt, e.le, e.gt, e.ge, e.logical_and, e.logical_or,
-    e.logical_xor, e.logical_not, e.isnan, e.isinf, e.isfinite, e.masked_fill, e.clamp, e.floor_divide,
+    e.logical_xor, e.logical_not, e.isnan, e.isinf, e.isfinite, e.masked_fill, e.clamp, a.floor_divide,
     activation.relu, activation.sigmoid, activation.tanh,
     r.sum, r.mean, r.var, r.std, r.amax, r.amin, r.max, r.min, r.argmax, r.argmin, r.any, r.all, r.prod, r.cumsum, r.logsumexp,
-    r.norm, r.argsort, r.sort, r.topk,
+    r.norm, r.argsort, r.sort, r.topk, r.kthvalue,
     matmul.matmul, matmul.dot, matmul.outer, matmul.mm, matmul.bmm,
     s.reshape, s.reshape_as, s.flatten, s.unflatten, s.permute, s.transpose, s.t, s.movedim, s.squeeze, s.unsqueeze, s.expand,
     s.expand_as, s.clone, s.contiguous, s.split, s.chunk, s.unbind, s.flip, s.roll, s.repeat, s.tril, s.triu,
-    index.gather, index.scatter_add, index.index_select, index.masked_select, index.nonzero,
+    index.gather, index.scatter, index.scatter_add, index.index_select, index.masked_select, index.nonzero, index.unique,
+    index.bincount, index.repeat_interleave,
     inplace.copy_, inplace.fill_, inplace.zero_, creation.to, creation.type_as, creation.bernoulli,
     softmax.softmax, softmax.log_softmax, compare.isclose, compare.allclose, compare.equal,
     creation.new_zeros, creation.new_ones, creation.new_full,
 )
 ALIASES: dict[str, Callable[..., Any]] = {
-    "view": s.reshape, "swapaxes": s.transpose, "tile": s.repeat, "clip": e.clamp, "true_divide": e.div, "multiply": e.mul,
-    "subtract": e.sub, "divide": e.div, "absolute": e.abs, "negative": e.neg, "astype": e.astype,
+    "view": s.reshape, "swapaxes": s.transpose, "tile": s.repeat, "clip": e.clamp, "true_divide": a.div, "multiply": e.mul,
+    "subtract": a.sub, "divide": a.div, "absolute": e.abs, "negative": e.neg, "astype": e.astype,
 }
-IN_PLACE = (e.add, e.sub, e.mul, e.div, e.pow, e.neg, e.abs, e.exp, e.log, e.sqrt, e.square, e.reciprocal, e.clamp, e.masked_fill,
-            e.floor, e.ceil, e.round, activation.relu, activation.sigmoid, activation.tanh, index.scatter_add)
+IN_PLACE = (
+    a.add, a.sub, e.mul, a.div, e.pow, a.remainder, a.fmod, a.floor_divide, a.lerp, a.addcmul, a.addcdiv, e.neg, e.abs, e.square,
+    e.sqrt, e.rsqrt, e.reciprocal, e.exp, e.expm1, e.log, e.log1p, e.log2, e.log10, e.erf, e.sin, e.cos, e.tan, e.asin, e.acos,
+    e.atan, e.sinh, e.cosh, e.sign, e.floor, e.ceil, e.round, e.trunc, e.clamp, e.masked_fill, activation.relu,
+    activation.sigmoid, activation.tanh, s.tril, s.triu, index.scatter, index.scatter_add,
+)
 
 
 def _conversion(name: str, dtype: str) -> Callable[[Tensor], Tensor]:
     def convert(x: Tensor) -> Tensor:
-        return elementwise.astype(x, x.F.xp.dtype(dtype))
+        return creation.to(x, dtype=dtype)
     convert.__name__ = name
     convert.__doc__ = f"x in {dtype}."
     return convert

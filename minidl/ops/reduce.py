@@ -308,3 +308,21 @@ def topk(x: Tensor, k: int, dim: int = -1, largest: bool = True) -> Extremum:
     order = argsort(x, d, largest)
     indices = Tensor(order.data[(slice(None),) * d + (slice(0, k),)], x.F)
     return Extremum(tensors.gather(x, indices, axis=d), indices)
+
+
+def kthvalue(x: Tensor, k: int, dim: int = -1, keepdim: bool = False) -> Extremum:
+    """(values, indices) of the k-th smallest along ``dim``, counted from 1.
+
+    Raises:
+        ShapeError: k is not between 1 and the length of the axis.
+    """
+    d = axis("kthvalue", dim, x.ndim)
+    n = x.shape[d] if x.ndim else 1
+    if not 1 <= k <= n:
+        raise ShapeError(f"kthvalue: k={k} of an axis of length {n}; k must be 1 to {n}")
+    if not x.ndim:
+        return Extremum(x.clone(), argsort(x))
+    order = argsort(x, d)
+    indices = Tensor(order.data[(slice(None),) * d + (slice(k - 1, k),)], x.F)
+    values = tensors.gather(x, indices, axis=d)
+    return Extremum(*(t if keepdim else t.squeeze(d) for t in (values, indices)))

@@ -5,8 +5,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from minidl.autograd.function import Function, View, tensors
-from minidl.errors import ShapeError
+from minidl.autograd.function import Function, View, common_backend, tensors
+from minidl.errors import ConfigError, ShapeError
 from minidl.ops.axes import axes, axis, inverse
 from minidl.ops.checks import expect_tensors
 from minidl.tensor import Tensor, promote
@@ -289,6 +289,35 @@ def clone(x: Tensor) -> Tensor:
 def contiguous(x: Tensor) -> Tensor:
     """x with its memory in row order: itself, or a copy."""
     return x if x.is_contiguous() else tensors.contiguous(x)
+
+
+def meshgrid(*xs: Any, indexing: str = "ij") -> tuple[Tensor, ...]:
+    """The coordinates of a grid: for n vectors n views of shape (length 1, ..., length n), each varying along its own axis alone.
+
+    Args:
+        xs: vectors or numbers, also as one list.
+        indexing: "ij": the first vector runs along axis 0, down the rows; "xy": along axis 1, across the columns, and the second
+            along axis 0.
+
+    Raises:
+        ShapeError: one has several axes.  ConfigError: another ``indexing``.
+
+    >>> import minidl
+    >>> down, across = minidl.meshgrid(minidl.arange(2), minidl.arange(3))
+    >>> across
+    tensor([[0, 1, 2],
+            [0, 1, 2]])
+    """
+    xs = tuple(xs[0]) if len(xs) == 1 and isinstance(xs[0], (list, tuple)) else xs
+    expect_tensors("meshgrid", *xs)
+    if indexing not in ("ij", "xy"):
+        raise ConfigError(f"meshgrid: indexing must be 'ij' or 'xy', found {indexing!r}")
+    if not xs or any(x.ndim > 1 for x in xs):
+        raise ShapeError(f"meshgrid: needs vectors, found {len(xs)} tensors of shapes {', '.join(str(x.shape) for x in xs)}")
+    common_backend("meshgrid", xs)
+    order = [1, 0, *range(2, len(xs))] if indexing == "xy" and len(xs) > 1 else list(range(len(xs)))
+    shape = tuple(xs[i].numel() for i in order)
+    return tuple(expand(reshape(x, [x.numel() if k == i else 1 for k in order]), shape) for i, x in enumerate(xs))
 
 
 def _same_dtype(name: str, xs: Any) -> list[Tensor]:

@@ -195,8 +195,8 @@ def test_missing_methods():
 def test_wrong_arguments_of_apply():
     with pytest.raises(TypeError, match=r"scaled: takes 2 tensors \(x, b\), found 1"):
         Scaled.apply(leaf(3))
-    with pytest.raises(TypeError, match=r"^add\(\) got an unexpected keyword argument 'other'"):
-        minidl.add(leaf(3), other=leaf(3))
+    with pytest.raises(TypeError, match=r"^mul\(\) got an unexpected keyword argument 'other'"):
+        minidl.mul(leaf(3), other=leaf(3))
     with pytest.raises(TypeError, match="cube: expected a Tensor, found ndarray"):
         Cube.apply(np.ones(3))
     with pytest.raises(TypeError, match="found float.*wrap .* by name if it is an option"):

@@ -432,3 +432,31 @@ def test_bad_assignment(index, value, error, text, recorded):
     if error is not ShapeError:
         with pytest.raises(error, match=text):
             t[index]
+
+
+def test_a_value_passed_by_name_gets_its_gradient():
+    w = minidl.ones(2, 1, requires_grad=True)
+    t = minidl.zeros(2, 3)
+    t.scatter_(1, index=minidl.tensor([[1], [2]]), src=w).add_(other=w, alpha=2)
+    t.sum().backward()
+    assert t.tolist() == [[2, 3, 2], [2, 2, 3]] and w.grad.tolist() == [[7], [7]]
+
+
+def test_in_place_forms_as_torch(torch):
+    """Each writes the values of its plain form, and of PyTorch's in-place form, into the same memory."""
+    x, y = np.array([0.3, 0.7, 0.45]), np.array([0.2, 0.9, 0.5])
+    unary = (
+        "neg abs square sqrt rsqrt reciprocal exp expm1 log log1p log2 log10 erf sin cos tan asin acos atan sinh cosh sign floor "
+        "ceil round trunc relu sigmoid tanh"
+    )
+    binary = "add sub mul div pow remainder fmod floor_divide"
+    calls = dict.fromkeys(unary.split(), ()) | dict.fromkeys(binary.split(), (y,))
+    calls |= {"lerp": (y, 0.25), "addcmul": (y, y), "addcdiv": (y, y), "clamp": (0.4, 0.5), "masked_fill": (y > 0.4, -1.0)}
+    for name, args in calls.items():
+        results = []
+        for lib in (minidl, torch):
+            t = lib.tensor(x)
+            given = [lib.tensor(a) if isinstance(a, np.ndarray) else a for a in args]
+            assert getattr(t, name + "_")(*given) is t
+            results.append(t.numpy())
+        np.testing.assert_allclose(*results, rtol=1e-14, err_msg=name)   # a few units in the last place

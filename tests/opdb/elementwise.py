@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import numpy as np
@@ -9,10 +10,11 @@ import scipy.special
 
 from minidl import ops
 from minidl.autograd.function import tensors
-from minidl.errors import DTypeError, ShapeError
+from minidl.errors import ConfigError, DivisionError, DTypeError, ShapeError
 from tests.opdb.base import Bad, Draw, Op, Sample
 
 NAN, INF = math.nan, math.inf
+Z = np.zeros((2, 3))
 EDGES = np.array([-INF, -2.5, -1.5, -1.0, -0.5, -0.0, 0.0, 0.5, 1.0, 1.5, 2.5, INF, NAN])
 
 
@@ -117,7 +119,7 @@ def binary(name, reference, a=normal, b=normal, samples=None, **fields):
     bad = (_no_broadcast(fields.get("verbs", (name,))[0]), *fields.pop("bad", ()))
     return Op(
         f"ops.{name}",
-        getattr(ops, name),
+        getattr(ops, name.partition("(")[0]),
         samples or _binary_samples(a, b),
         reference,
         torch=fields.pop("torch", name),
@@ -137,17 +139,90 @@ def ones(d, *shape):
     return d.between(0.95, 1.05, *shape)
 
 
+def _by_zero(name):
+    return Bad(Sample(np.array([3, 4]), np.array([1, 0])), DivisionError, rf"{name}: integers of shape \(2,\).*divided by 0")
+
+
+def _rounded(d: Draw):
+    """Quotients of both signs clear of the jumps; and of integers, among them exact ones."""
+    for sample in _binary_samples(_quotients, ones)(d):
+        yield Sample(*sample.args, rounding_mode="trunc")
+    yield Sample(np.array([7, -7, 7, -7, 6, -6, 0]), np.array([2, 2, -2, -2, 3, 3, -5]), rounding_mode="trunc")
+
+
+def _scaled(d: Draw):
+    for sample in _binary_samples(normal, normal)(d):
+        yield Sample(*sample.args, alpha=-1.5)
+    yield Sample(d.integers(-5, 5, 3), d.integers(-5, 5, 3), alpha=2)
+    yield Sample(d(3), d.integers(-5, 5, 3), alpha=0.5)
+
+
+def _fraction(name):
+    return Bad(Sample(np.arange(2), np.arange(2), alpha=0.5), DTypeError, f"{name}: alpha=0.5 of integers.*float")
+
+
+MIXED = {
+    "float32 and float64": "promoted, where PyTorch wants one dtype",
+    "int64 and float32": "promoted, where PyTorch wants one dtype",
+}
+
+
+def _add_of(name, reference):
+    return Op(
+        f"ops.{name}",
+        getattr(ops, name),
+        lambda d: [
+            Sample(d(2, 3), d(2, 3), d.away(2, 3, by=0.3)),
+            Sample(d(2, 1), d(3), d.away(2, 3, by=0.3), value=-0.5),
+            Sample(d(), d(), d.away(by=0.3), value=2),
+            Sample(d(0, 3), d(3), d.away(0, 3)),
+        ],
+        reference,
+        torch=name,
+        without={"int64": "quotients of integers are float32", "bool": "as integers"},
+        bad=(Bad(Sample(Z, Z, np.ones(4)), ShapeError, r"\(2, 3\).*\(4,\)"),),
+    )
+
+
 BINARY = [
     binary("add", np.add),
     binary("sub", np.subtract),
     binary("mul", np.multiply),
-    binary("div", np.divide, b=positive),
+    binary("div", np.divide, b=positive, bad=(Bad(Sample(Z, Z, rounding_mode="up"), ConfigError, "div: rounding_mode must be.*'up'"),)),
     binary("pow", np.power, positive),
     binary("maximum", np.maximum, samples=_distinct_pair),
     binary("minimum", np.minimum, samples=_distinct_pair),
     binary("atan2", np.arctan2, positive, positive),
-    binary("fmod", np.fmod, _quotients, ones),
-    binary("remainder", np.remainder, _quotients, ones),
+    binary("fmod", np.fmod, _quotients, ones, bad=(_by_zero("fmod"),)),
+    binary("remainder", np.remainder, _quotients, ones, bad=(_by_zero("remainder"),)),
+    # torch.floor_divide has no gradient; div is the same with one, of zeros.
+    binary(
+        "floor_divide",
+        np.floor_divide,
+        _quotients,
+        ones,
+        torch=lambda torch: functools.partial(torch.div, rounding_mode="floor"),
+        bad=(_by_zero("floor_divide"),),
+    ),
+    binary("div(trunc)", lambda a, b, rounding_mode: np.trunc(a / b).astype(a.dtype), samples=_rounded, verbs=("div",), torch="div"),
+    binary("add(alpha)", lambda a, b, alpha: a + alpha * b, samples=_scaled, verbs=("add",), torch="add", bad=(_fraction("add"),)),
+    binary("sub(alpha)", lambda a, b, alpha: a - alpha * b, samples=_scaled, verbs=("sub",), torch="sub", bad=(_fraction("sub"),)),
+    Op(
+        "ops.lerp",
+        ops.lerp,
+        lambda d: [
+            Sample(d(2, 3), d(2, 3), 0.3),
+            Sample(d(2, 1), d(3), d(2, 3)),
+            Sample(d(), d(), 2.0),
+            Sample(d(0, 3), d(3), 0.5),
+        ],
+        lambda a, b, weight: a + weight * (b - a),
+        torch="lerp",
+        without={"int64": "computed in float32, which PyTorch refuses", "bool": "as integers", **MIXED},
+        bad=(Bad(Sample(Z, np.zeros(4), 0.5), ShapeError, r"sub.*\(4,\).*\(2, 3\)"),),
+    ),
+    _add_of("addcmul", lambda x, a, b, value=1: x + value * a * b),
+    _add_of("addcdiv", lambda x, a, b, value=1: x + value * a / b),
 ]
 
 
@@ -227,18 +302,6 @@ BITS = [
         twice=False,
         elementwise=True,
         bad=(Bad(Sample(np.ones(2)), DTypeError, "bitwise_not.*float64"),),
-    ),
-    Op(
-        "floor_divide",
-        tensors.floor_divide,
-        _binary_samples(_quotients, ones),
-        np.floor_divide,
-        torch="floor_divide",
-        verbs=("floor_divide",),
-        grad=False,
-        twice=False,
-        elementwise=True,
-        bad=(_no_broadcast("floor_divide"),),
     ),
 ]
 

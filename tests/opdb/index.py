@@ -77,6 +77,49 @@ def _scatter_add(x, dim, index, src):
     return y
 
 
+def _writes(d: Draw):
+    """Places that differ: which of two writes counts is not said."""
+    yield Sample(d(3, 2), 0, np.array([[2, 0], [1, 2]]), d(2, 2))
+    yield Sample(d(3, 2), -1, np.array([[1], [0]]), d(2, 1))
+    yield Sample(d(3, 2), -1, np.array([[1], [0]]), d(3, 2), constants=(2,))  # PyTorch has no gradient of the rest
+    yield Sample(d(3, 2), 1, np.array([[1], [0]]), 2.5)
+    yield Sample(d.integers(0, 9, 3, 2), 1, np.array([[1], [0]]), 1)
+    yield Sample(d(3, 2), 0, np.zeros((0, 2), int), d(0, 2))
+    yield Sample(d(), 0, np.array(0), d())
+
+
+def _scatter(x, dim, index, src):
+    y = x.copy()
+    for at in np.ndindex(index.shape):
+        place = list(at)
+        if place:
+            place[dim] = index[at]
+        y[tuple(place)] = src if np.ndim(src) == 0 else src[at]
+    return y
+
+
+def _unique(x, return_inverse=False, return_counts=False, dim=None):
+    slices = list(x.reshape(-1)) if dim is None else [tuple(s.reshape(-1)) for s in np.moveaxis(x, dim, 0)]
+    values: list = []
+    for s in sorted(slices):
+        if not values or s != values[-1]:
+            values.append(s)
+    kept = np.array(values, x.dtype)
+    if dim is not None:
+        rest = np.moveaxis(x, dim, 0).shape[1:]
+        kept = np.moveaxis(kept.reshape(len(values), *rest), 0, dim)
+    out = [kept]
+    if return_inverse:
+        out.append(np.array([values.index(s) for s in slices], int).reshape(x.shape if dim is None else -1))
+    if return_counts:
+        out.append(np.array([sum(s == v for s in slices) for v in values], int))
+    return out
+
+
+def _repeated(x, repeats, dim=None):
+    return np.repeat(x, repeats, dim)
+
+
 def _write(x, v, index):
     y = x.copy()
     y[index] = v
@@ -216,7 +259,6 @@ OPS = [
         _scatter_add,
         torch="scatter_add",
         verbs=("scatter_add",),
-        without={"dtypes": "torch wants src of the same dtype; minidl says so as well, in its own words"},
         bad=(
             Bad(
                 Sample(Z, 0, np.array([[2, 0, 0]]), np.zeros((1, 3))),
@@ -225,6 +267,80 @@ OPS = [
             ),
             Bad(Sample(Z, 0, np.zeros((2, 3), int), np.zeros((1, 3))), ShapeError, r"scatter_add.*\(2, 3\).*\(1, 3\)"),
             Bad(Sample(Z, 0, np.array([[0.0]]), np.zeros((1, 3))), DTypeError, "integers"),
+        ),
+    ),
+    Op(
+        "ops.scatter",
+        ops.scatter,
+        _writes,
+        _scatter,
+        torch="scatter",
+        verbs=("scatter",),
+        without={"int64": "a fraction among the samples, which PyTorch cuts off and minidl refuses", "bool": "the same"},
+        bad=(
+            Bad(Sample(Z, 0, np.array([[2, 0, 0]]), 1.0), IndexError, "scatter: index 2 is out of range; there are 2"),
+            Bad(Sample(Z, 0, np.zeros((2, 3), int), np.zeros((1, 3))), ShapeError, r"scatter.*\(2, 3\).*\(1, 3\)"),
+            Bad(Sample(Z, 0, np.zeros((1, 3), int), np.zeros((1, 3), np.float32)), DTypeError, "src is float32.*float64"),
+            Bad(
+                Sample(np.array([1, 2]), 0, np.array([0]), 0.5),
+                DTypeError,
+                "src is float32.*int64",
+                torch="it cuts off the fraction",
+            ),
+        ),
+    ),
+    Op(
+        "ops.unique",
+        ops.unique,
+        lambda d: [
+            Sample(d.integers(0, 3, 2, 4)),
+            Sample(d.integers(0, 3, 2, 4) * 0.5, return_inverse=True, return_counts=True),
+            Sample(d.integers(0, 2, 4, 2), return_counts=True, dim=0),
+            Sample(d.integers(0, 2, 1, 5), return_inverse=True, dim=-1),
+            Sample(np.array(3.0), return_inverse=True),
+            Sample(np.zeros(0), return_counts=True),
+        ],
+        _unique,
+        torch="unique",
+        verbs=("unique",),
+        grad=False,
+        twice=False,
+        bad=(Bad(Sample(Z, dim=2), IndexError, "unique: dim 2"),),
+    ),
+    Op(
+        "ops.bincount",
+        ops.bincount,
+        lambda d: [Sample(d.integers(0, 5, 9)), Sample(np.array([1, 1]), minlength=4), Sample(np.zeros(0, int), minlength=2)],
+        lambda x, minlength=0: np.array([np.sum(x == k) for k in range(max(minlength, x.max(initial=-1) + 1))], int),
+        torch="bincount",
+        verbs=("bincount",),
+        grad=False,
+        twice=False,
+        without={"scalar": "a vector is needed"},
+        bad=(
+            Bad(Sample(np.array([0.5])), DTypeError, "bincount: counts integers, found float64"),
+            Bad(Sample(np.zeros((2, 2), int)), ShapeError, r"bincount: needs a vector, found shape \(2, 2\)"),
+            Bad(Sample(np.array([0, -1])), IndexError, "bincount: counts the numbers from 0, found -1"),
+        ),
+    ),
+    Op(
+        "ops.repeat_interleave",
+        ops.repeat_interleave,
+        lambda d: [
+            Sample(d(2, 3), 2),
+            Sample(d(2, 3), 2, 1),
+            Sample(d(2, 3), np.array([2, 0, 1]), -1),
+            Sample(d(3), np.array([0, 0, 0])),
+            Sample(d(), 3),
+            Sample(d(0, 3), 2, 0),
+        ],
+        _repeated,
+        torch="repeat_interleave",
+        bad=(
+            Bad(Sample(Z, np.array([1, 2]), 1), ShapeError, "axis 1.*one for each of its 3 positions.*\\[1, 2\\]"),
+            Bad(Sample(Z, -1), ShapeError, "count of at least 0"),
+            Bad(Sample(Z, np.array([1.0])), DTypeError, "counts must be integers"),
+            Bad(Sample(Z, 2, 2), IndexError, "repeat_interleave: dim 2"),
         ),
     ),
     Op(

@@ -168,6 +168,21 @@ def _topk(x, k, dim=-1, largest=True):
     return [np.take(values, range(k), axis=dim), np.take(order, range(k), axis=dim)]
 
 
+def _kth_samples(d: Draw):
+    yield Sample(d.distinct(2, 4), 2)
+    yield Sample(d.distinct(4, 2), 3, 0)
+    yield Sample(d.distinct(2, 3), 3, -1, True)
+    yield Sample(d.distinct(), 1)
+    yield Sample(d(0, 3), 2, 1)
+
+
+def _kth(x, k, dim=-1, keepdim=False):
+    if not x.ndim:
+        return [x, np.array(0)]
+    kth = [np.take(t, [k - 1], axis=dim) for t in _sorted(x, dim, False)]
+    return kth if keepdim else [np.squeeze(t, dim) for t in kth]
+
+
 OPS = [
     Op(
         "ops.sum",
@@ -359,6 +374,19 @@ OPS = [
             Bad(Sample(np.zeros(3), 4), ShapeError, "topk: k=4 of an axis of length 3"),
             Bad(Sample(np.zeros(3), -1), ShapeError, "topk: k=-1"),
             Bad(Sample(BAD_DIM, 1, 2), IndexError, "topk: dim 2"),
+        ),
+    ),
+    Op(
+        "ops.kthvalue",
+        ops.kthvalue,
+        _kth_samples,
+        _kth,
+        torch="kthvalue",
+        without={"int64": "the index of equal elements is any in PyTorch", "bool": "minidl ranks bool, too"},
+        bad=(
+            Bad(Sample(np.zeros(3), 4), ShapeError, "kthvalue: k=4 of an axis of length 3; k must be 1 to 3"),
+            Bad(Sample(np.zeros(3), 0), ShapeError, "kthvalue: k=0"),
+            Bad(Sample(BAD_DIM, 1, 2), IndexError, "kthvalue: dim 2"),
         ),
     ),
 ]

@@ -6,7 +6,7 @@ import numpy as np
 
 from minidl import ops
 from minidl.autograd.function import tensors
-from minidl.errors import ShapeError
+from minidl.errors import ConfigError, ShapeError
 from minidl.nn import functional as F
 from minidl.ops import shape as shapes
 from tests.opdb.base import Bad, Op, Sample, transpose_of
@@ -244,6 +244,28 @@ MOVES = [
             Bad(Sample([Z, np.zeros((3, 2))]), ShapeError, r"stack: tensor 1 has shape \(3, 2\)"),
             Bad(Sample([]), ShapeError, "stack: needs at least one"),
             Bad(Sample([Z, Z], 3), IndexError, "stack: dim 3"),
+        ),
+    ),
+    Op(
+        "ops.meshgrid",
+        ops.meshgrid,
+        lambda d: [
+            Sample(d(2), d(3), indexing="ij"),
+            Sample(d(2), d(3), indexing="xy"),
+            Sample(d(2), d(3), d(4), indexing="xy"),
+            Sample([d(2), d(), d(3)], indexing="ij"),
+            Sample(d(2), indexing="xy"),
+            Sample(d(0), d(3), indexing="ij"),
+        ],
+        lambda *xs, indexing: np.meshgrid(*(xs[0] if isinstance(xs[0], list) else xs), indexing=indexing),
+        torch="meshgrid",
+        without={
+            "float32 and float64": "each keeps its dtype, where PyTorch wants one",
+            "int64 and float32": "each keeps its dtype, where PyTorch wants one",
+        },
+        bad=(
+            Bad(Sample(Z, np.zeros(2)), ShapeError, r"meshgrid: needs vectors, found 2 tensors of shapes \(2, 3\), \(2,\)"),
+            Bad(Sample(np.zeros(2), indexing="yx"), ConfigError, "indexing must be 'ij' or 'xy', found 'yx'"),
         ),
     ),
     Op(

@@ -79,6 +79,7 @@ FLAT = {
     "ceil",
     "round",
     "trunc",
+    "floor_divide",
     "zeros_like",
     "overwrite",
 }  # whose gradient is 0, whatever the factor

@@ -145,7 +145,8 @@ def test_promotion(op: Op, torch):
     for dtypes in itertools.product(KINDS, repeat=len(first.args)):
         for shapes in itertools.product(((2, 3), ()), repeat=len(first.args)):
             rng = np.random.default_rng(0)
-            sample = Sample(*(np.asarray(rng.integers(1, 4, s)).astype(t) for s, t in zip(shapes, dtypes, strict=True)))
+            arrays = (np.asarray(rng.integers(1, 4, s)).astype(t) for s, t in zip(shapes, dtypes, strict=True))
+            sample = Sample(*arrays, **first.kwargs)
             ours, theirs = both(op, sample, torch)
             if differ(ours, theirs) and not ("bool" in dtypes and (op.name, "bool") in DIFFERS):
                 wrong.append(f"{dtypes} {shapes}: {told(ours)}, PyTorch {told(theirs)}")
@@ -158,10 +159,11 @@ DIFFERS = {
     ("ops.sign", "bool"): "NumPy has no sign of bool; refused",
     ("ops.relu", "bool"): "a bool is not negative: as it is",
     ("ops.sub", "bool"): "PyTorch refuses to subtract with a bool, minidl only a bool from a bool",
+    ("ops.sub(alpha)", "bool"): "as ops.sub",
     ("ops.pow", "bool"): "NumPy computes two bools in int8",
     ("ops.fmod", "bool"): "NumPy computes two bools in int8",
     ("ops.remainder", "bool"): "NumPy computes two bools in int8",
-    ("floor_divide", "bool"): "NumPy computes two bools in int8",
+    ("ops.floor_divide", "bool"): "NumPy computes two bools in int8",
 }
 
 
