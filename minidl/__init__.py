@@ -16,6 +16,7 @@ __version__ = "0.1.0"
 
 from minidl import config, cuda, errors, ops  # noqa: E402
 from minidl.autograd import Function, grad  # noqa: E402
+from minidl.autograd.autocast import autocast, get_autocast_dtype, is_autocast_enabled  # noqa: E402
 from minidl.autograd.grad_mode import (  # noqa: E402
     enable_grad,
     inference_mode,
@@ -45,4 +46,11 @@ from minidl.tensor import Tensor  # noqa: E402
 
 inference = inference_mode
 
-from minidl import autograd, nn, optim  # noqa: E402
+from minidl import amp, autograd, nn, optim  # noqa: E402
+
+
+def __getattr__(name: str) -> object:
+    if name == "bfloat16":                           # its package is imported when it is asked for
+        from minidl.backend import dtypes
+        return dtypes.load_bfloat16()
+    raise AttributeError(f"module 'minidl' has no attribute {name!r}")

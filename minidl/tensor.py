@@ -12,7 +12,7 @@ from minidl.autograd.node import Leaf, Retain
 from minidl.config import grad_mode
 from minidl.errors import DTypeError, GraphError, ShapeError
 
-RANK = {"b": 0, "u": 1, "i": 1, "f": 2}             # bool < integer < floating point, as PyTorch promotes
+RANK = {"b": 0, "u": 1, "i": 1, "f": 2, "V": 2}     # bool < integer < floating point (V: bfloat16), as PyTorch promotes
 SCALAR_CACHE = 4096                                  # Python scalars kept as arrays, per backend
 
 
@@ -126,7 +126,7 @@ class Tensor:
         return self.data.itemsize
 
     def is_floating_point(self) -> bool:
-        return self.data.dtype.kind == "f"
+        return self.data.dtype.kind in "fV"
 
     def is_contiguous(self) -> bool:
         return bool(self.data.flags.c_contiguous)
@@ -143,7 +143,7 @@ class Tensor:
                 raise GraphError("requires_grad_(False): this tensor was computed from others; use detach()")
             self.edge = None
         elif self.edge is None:
-            if self.data.dtype.kind != "f":
+            if self.data.dtype.kind not in "fV":
                 raise DTypeError(f"requires_grad_: found {self.data.dtype}; only floating-point tensors have gradients, "
                                  "convert with .float()")
             self.edge = Leaf(self.F, self.data.shape)

@@ -28,6 +28,8 @@ sgd_, adam_, adamw_,       float32, C-contiguous arrays
 rmsprop_, adagrad_,
 adadelta_
 =========================  =====================================================================================
+
+Arrays of float16 and bfloat16 are widened, computed in float32 by these kernels, and the results rounded once.
 """
 from __future__ import annotations
 
@@ -48,6 +50,8 @@ LONG = 512                                           # queries and keys whose sc
 NEIGHBOURS = 16                                      # each is written out, with a mask of its own
 
 FLOAT32 = np.dtype(np.float32)
+STATISTICS = {"batch_norm", "batch_norm_relu", "layer_norm"}         # beside the result they return a mean and a deviation
+MIXED = {"batch_norm_grad", "batch_norm_relu_grad", "layer_norm_grad"}
 _disabled = False
 
 
@@ -64,12 +68,35 @@ def vector(verb: str, takes: Callable[..., bool]) -> Callable[[Kernel], Kernel]:
                     return kernel(*arguments, **options)
                 except Unavailable as error:
                     _disable(error)
+            if not _disabled and hasattr(arguments[0], "dtype") and is_16_bit(arguments[0].dtype):
+                return _through_float32(run, verb, arguments, options)
             return plain()(*arguments, **options)
 
         register(verb, "cpu", "vector")(run)
         return run
 
     return decorate
+
+
+def is_16_bit(dtype: np.dtype) -> bool:
+    """Whether it is float16, or bfloat16, which to NumPy is of kind V."""
+    return dtype.itemsize == 2 and dtype.kind in "fV"
+
+
+def _through_float32(run: Kernel, verb: str, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
+    """Arrays of 16 bits are widened, computed in float32, and the results rounded once."""
+    narrow = arguments[0].dtype
+    if verb in MIXED:                                # the gradients of parameters are of the parameters' dtype
+        parameter = next((a.dtype for a in arguments[2:3] if a is not None), FLOAT32)
+        dtypes = (narrow, parameter, parameter, narrow)
+    else:
+        dtypes = (narrow, FLOAT32, FLOAT32, FLOAT32) if verb in STATISTICS else (narrow,) * 4
+    wide = (a.astype(FLOAT32) if hasattr(a, "dtype") and is_16_bit(a.dtype) else a for a in arguments)
+    found = run(*wide, **options)
+    if type(found) is tuple:
+        pairs = zip(found, dtypes, strict=False)
+        return tuple(y if y is None or y.dtype != FLOAT32 else y.astype(d, copy=False) for y, d in pairs)
+    return found.astype(narrow) if found.dtype == FLOAT32 else found
 
 
 def _disable(error: Unavailable) -> None:

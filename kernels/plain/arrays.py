@@ -5,8 +5,8 @@ Array = Any  # numpy.ndarray or cupy.ndarray
 
 
 def wide(xp: Any, dtype: Any) -> Any:
-    """The dtype to compute in: float32 for float16, else the dtype itself."""
-    return xp.dtype(xp.float32) if dtype == xp.float16 else xp.dtype(dtype)
+    """The dtype to compute in: float32 for float16 and bfloat16 (whose kind is V), else the dtype itself."""
+    return xp.dtype(xp.float32) if dtype == xp.float16 or dtype.kind == "V" else xp.dtype(dtype)
 
 
 def widen(xp: Any, *arrays: Array | None) -> tuple[Any, ...]:

@@ -45,7 +45,7 @@ def _index_of(xp: Any, geom: Any) -> tuple[Array, Array]:
 
 
 def _lowest(xp: Any, dtype: Any) -> Any:
-    return -xp.inf if dtype.kind == "f" else xp.iinfo(dtype).min
+    return -xp.inf if dtype.kind in "fV" else xp.iinfo(dtype).min
 
 
 @plain("max_pool2d")
@@ -72,7 +72,7 @@ def _winners(xp: Any, x: Array, y: Array, first: Array, geom: Any) -> Array:
         won *= winner.dtype.type(number)
         xp.maximum(at, won, out=at)  # numbers grow, so the last to win is the largest: 0.25 of the time of a masked copy
         xp.maximum(best, candidate, out=best)
-    if x.dtype.kind == "f" and xp.isnan(y).any():  # maximum propagates NaN, > ignores it
+    if x.dtype.kind in "fV" and xp.isnan(y).any():  # maximum propagates NaN, > ignores it
         for number, outputs, inputs in reversed(list(_positions(geom))):
             xp.copyto(winner[outputs], number, where=xp.isnan(x[inputs]))
     return winner

@@ -40,7 +40,7 @@ def detect_anomaly() -> Iterator[None]:
 
     def init(self: Tensor, data: Any, F: Any, edge: Any = None) -> None:
         plain_init(self, data, F, edge)
-        if isinstance(edge, Node) and data.dtype.kind == "f" and (bad := F.first_nonfinite(data, infinities=False)) is not None:
+        if isinstance(edge, Node) and data.dtype.kind in "fV" and (bad := F.first_nonfinite(data, infinities=False)) is not None:
             raise NumericsError(f"{edge.name}: the forward pass gave {data[bad]} at {bad} of a result of shape "
                                 f"{tuple(data.shape)}, at {lines.get(edge.seq, 'a line outside detect_anomaly()')}")
 

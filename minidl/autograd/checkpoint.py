@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from minidl.autograd import node as clock
+from minidl.autograd.autocast import get_autocast_dtype, restored
 from minidl.autograd.engine import Recomputed
 from minidl.autograd.grad_mode import enable_grad
 from minidl.autograd.node import Node, written_since
@@ -23,7 +24,7 @@ def checkpoint(
 
     The graph is recorded as usual, so parameters used inside get their gradients, and ``grad`` and ``create_graph`` work.
     Then the arrays that its nodes keep are dropped.  When the backward pass reaches one of them, the function runs once
-    more, from the same random state, and all of them are filled in.
+    more, from the same random state and under the same autocast, and all of them are filled in.
 
     The function must do the same both times; running statistics in it (batch norm) are updated twice.
 
@@ -40,11 +41,12 @@ def checkpoint(
         raise ValueError("checkpoint: use_reentrant=True is not supported; leave it out, gradients are the same without it")
     if not grad_mode.get():
         return function(*args, **kwargs)
-    state = default_generator.get_state()
+    state, casting = default_generator.get_state(), get_autocast_dtype()
     start = clock.tick()
-    out = function(*args, **kwargs)
+    with restored(casting):
+        out = function(*args, **kwargs)
     nodes = _recorded_since(start, out)
-    segment = _Segment(function, args, kwargs, state if preserve_rng_state else None, nodes, out)
+    segment = _Segment(function, args, kwargs, state if preserve_rng_state else None, casting, nodes, out)
     for i, node in enumerate(nodes):
         if len(node.saved):
             node.saved = Recomputed(lambda i=i: segment.restore(i))  # type: ignore[misc]
@@ -94,8 +96,9 @@ def _signature(nodes: list[Node]) -> list[Any]:
 class _Segment:
     """One checkpointed call: what it takes to run it again."""
 
-    def __init__(self, function: Callable[..., Any], args: Any, kwargs: Any, state: Any, nodes: list[Node], out: Any):
-        self.function, self.args, self.kwargs, self.state = function, args, kwargs, state
+    def __init__(self, function: Callable[..., Any], args: Any, kwargs: Any, state: Any, casting: Any, nodes: list[Node],
+                 out: Any):
+        self.function, self.args, self.kwargs, self.state, self.casting = function, args, kwargs, state, casting
         self.signature = _signature(nodes)
         self.arrays: dict[int, Any] = {}
         # What the function read from outside outlives the drop, so writes into it can be noticed; what it returned is
@@ -124,7 +127,7 @@ class _Segment:
         if self.state is not None:
             default_generator.set_state(self.state)
         try:
-            with enable_grad():
+            with enable_grad(), restored(self.casting):
                 start = clock.tick()
                 nodes = _recorded_since(start, self.function(*self.args, **self.kwargs))
         finally:

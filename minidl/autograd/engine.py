@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from minidl.autograd import autocast
 from minidl.autograd import node as clock
 from minidl.autograd.function import tensors
 from minidl.autograd.grad_mode import set_grad_enabled
@@ -37,7 +38,7 @@ def backward(tensors_: Tensor | Iterable[Tensor], gradients: Any = None, retain_
             raise GraphError("backward: inputs is empty; name at least one leaf, or leave it out to reach them all")
         if any(type(e) is not Leaf for e in only):
             raise GraphError("backward: inputs must be leaves; use minidl.autograd.grad() for computed tensors")
-    with set_grad_enabled(create_graph):
+    with set_grad_enabled(create_graph), autocast.paused(create_graph):
         pending = run(roots, retain_graph, create_graph, only)
         while pending:                               # popping, so that a gradient that nobody else holds can be taken
             leaf, g = pending.popitem()
@@ -69,7 +70,7 @@ def grad(outputs: Tensor | Iterable[Tensor], inputs: Tensor | Iterable[Tensor], 
     xs = _listed(inputs, "grad", "inputs")
     edges = [_edge_of(x, "grad") for x in xs]
     results = []
-    with set_grad_enabled(create_graph):
+    with set_grad_enabled(create_graph), autocast.paused(create_graph):
         found = run(_roots(outputs, grad_outputs, create_graph, "grad"), retain_graph, create_graph, edges)
         for i, (x, edge) in enumerate(zip(xs, edges, strict=True)):
             g = found.get(edge)

@@ -33,6 +33,7 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
+from minidl.autograd import autocast
 from minidl.autograd.custom import check_definition, checked_backward, checked_forward
 from minidl.autograd.node import Node, Parts, Pick
 from minidl.config import grad_mode
@@ -82,6 +83,11 @@ def common_backend(verb: str, args: Any) -> Any:
     return F
 
 
+def _may_differ(t: Tensor, own: Any, dtype: Any, args: Any, wide: list[int]) -> bool:
+    """Whether a tensor may be float32 where the first input has 16 bits: a parameter of batch norm, say."""
+    return dtype.itemsize == 2 and own.itemsize == 4 and any(args[i] is t for i in wide)
+
+
 def _dtype_clash(verb: str, args: Any) -> DTypeError:
     found = ", ".join(str(t.data.dtype) for t in args if isinstance(t, Tensor))
     return DTypeError(f"{verb}: inputs of dtype {found}; they must agree, convert one with .to(dtype)")
@@ -94,8 +100,11 @@ class Function(Node):
     inputs: tuple[str, ...] = ()                     # the array arguments of forward
     variadic = False                                 # forward(self, F, *xs, ...)
     keeps_all = False                                # backward(self, F, gy, *xs)
+    autocast: str | None = None                      # of a user's: its rule under autocast, see minidl.autograd.autocast
+    may_be_wide: tuple[str, ...] = ()                # inputs that may be float32 beside 16-bit ones
     primary = False                                  # of several results only the first has a gradient; backward gets it as gy
     verb = ""
+    rule: str | None
     apply: Callable[..., Any]
     unlinked: Callable[..., Any]                     # of a View: apply, without noting that memory is shared
 
@@ -128,6 +137,7 @@ class Function(Node):
             for name, check in (("forward", checked_forward), ("backward", checked_backward)):
                 if name in vars(cls):
                     setattr(cls, name, check(cls, vars(cls)[name]))
+        cls.rule = autocast.rule_of(cls, verb)
         cls.apply = staticmethod(cls.specialise(cls.verb))
         if verb is not None:
             functions[verb] = cls
@@ -137,9 +147,11 @@ class Function(Node):
     def specialise(cls, verb: str) -> Callable[..., Any]:
         """The function that runs this class: apply(*tensors, **options)."""
         keeps, new, count, variadic, keeps_all = cls.keeps, cls.__new__, len(cls.inputs), cls.variadic, cls.keeps_all
-        primary = cls.primary
+        primary, rule, wide = cls.primary, cls.rule, [cls.inputs.index(name) for name in cls.may_be_wide]
 
         def apply(*args: Any, **options: Any) -> Any:
+            if autocast.blocks and rule is not None:
+                args = autocast.cast(rule, args)     # type: ignore[assignment]
             if len(args) != count and not variadic:
                 raise TypeError(f"{verb}: takes {count} tensors ({', '.join(cls.inputs)}), found {len(args)}")
             F = dtype = None
@@ -157,10 +169,10 @@ class Function(Node):
                                     "pass it by name if it is an option")
                 F = t.F
                 x = t.data
-                if x.dtype.kind == "f":
+                if x.dtype.kind in "fV":
                     if dtype is None:
                         dtype = x.dtype
-                    elif x.dtype is not dtype and x.dtype != dtype:
+                    elif x.dtype is not dtype and x.dtype != dtype and not _may_differ(t, x.dtype, dtype, args, wide):
                         raise _dtype_clash(verb, args)
                 arrays.append(x)
                 edge = t.edge
@@ -185,8 +197,8 @@ class Function(Node):
             if type(y) is tuple:
                 if primary:
                     return (Tensor(y[0], F, node), *[Tensor(a, F) for a in y[1:]])
-                return tuple([Tensor(a, F, Pick(F, node, k) if a.dtype.kind == "f" else None) for k, a in enumerate(y)])
-            return Tensor(y, F, node if y.dtype.kind == "f" else None)
+                return tuple([Tensor(a, F, Pick(F, node, k) if a.dtype.kind in "fV" else None) for k, a in enumerate(y)])
+            return Tensor(y, F, node if y.dtype.kind in "fV" else None)
 
         apply.__name__ = apply.__qualname__ = verb
         apply.__doc__ = cls.__doc__
@@ -223,9 +235,11 @@ class Unary(Function, abstract=True):
 
     @classmethod
     def specialise(cls, verb: str) -> Callable[..., Any]:
-        keep_x, keep_y = 0 in cls.keeps, -1 in cls.keeps
+        keep_x, keep_y, rule = 0 in cls.keeps, -1 in cls.keeps, cls.rule
 
         def apply(x: Any) -> Tensor:
+            if autocast.blocks and rule is not None:
+                (x,) = autocast.cast(rule, (x,))
             if type(x) is not Tensor and not isinstance(x, Tensor):
                 common_backend(verb, (x,))
             F = x.F
@@ -234,7 +248,7 @@ class Unary(Function, abstract=True):
                 y = getattr(F, verb)(a)
             except TypeError as e:
                 raise DTypeError(f"{verb}: does not take {a.dtype} ({e})") from None
-            if y.dtype is not a.dtype and a.dtype.kind != "f":
+            if y.dtype is not a.dtype and a.dtype.kind not in "fV":
                 return apply(x.to(F.float32))
             edge = x.edge
             if edge is None or not grad_enabled():
@@ -264,6 +278,7 @@ class Binary(Function, abstract=True):
         keeps = cls.keeps
         keep_a, keep_b, keep_y = 0 in keeps, 1 in keeps, -1 in keeps
         keeps_none, thin = not keeps, cls.thin
+        rule = None if cls.rule == autocast.WIDEST else cls.rule         # operands are promoted in any case
         Broadcast = type(cls.__name__, (_Broadcast, cls), {"__slots__": ("shapes",), "__doc__": cls.__doc__}, abstract=True)
 
         def apply(a: Any, b: Any) -> Tensor:
@@ -271,6 +286,8 @@ class Binary(Function, abstract=True):
                 b = as_operand(b, a, verb)
             if type(a) is not Tensor:
                 a = as_operand(a, b, verb)
+            if rule is not None and autocast.blocks:
+                a, b = autocast.cast(rule, (a, b))
             F = a.F
             x = a.data
             z = b.data
@@ -283,7 +300,7 @@ class Binary(Function, abstract=True):
                 y = getattr(F, verb)(x, z)
             except (ValueError, TypeError) as e:
                 raise elementwise_error(verb, x, z, e) from None
-            if y.dtype is not x.dtype and x.dtype.kind != "f" and y.dtype.kind == "f":
+            if y.dtype is not x.dtype and x.dtype.kind not in "fV" and y.dtype.kind == "f":
                 return apply(a.to(F.float32), b.to(F.float32))      # 1 / 2: PyTorch computes integers in float32 here
             ea = a.edge
             eb = b.edge

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from minidl.backend.dtypes import is_16_bit, widest
 from minidl.config import conv_precision
 from minidl.kernels import lookup, verbs
 from minidl.kernels.plain.special import erf
@@ -97,8 +98,11 @@ class Backend:
     def describe(self, x: Array, indent: int) -> str:
         """The elements, for people to read."""
         import numpy
-        return numpy.array2string(self.to_host(x), separator=", ", prefix=" " * indent, threshold=1000,
-                                  precision=4, floatmode="maxprec_equal" if x.dtype.kind == "f" else "maxprec")
+        host = self.to_host(x)
+        if host.dtype.kind == "V":
+            host = host.astype(numpy.float32)
+        return numpy.array2string(host, separator=", ", prefix=" " * indent, threshold=1000,
+                                  precision=4, floatmode="maxprec_equal" if host.dtype.kind == "f" else "maxprec")
 
     def storage(self, x: Array) -> int:
         """An identity that all views of one memory share."""
@@ -112,7 +116,7 @@ class Backend:
         return self.xp.array(x)
 
     def promote_types(self, a: Any, b: Any) -> Any:
-        return self.xp.promote_types(a, b)
+        return self.xp.promote_types(a, b) if "V" not in (a.kind, b.kind) else widest(a, b)
 
     def synchronize(self) -> None:
         """Wait until the device has finished."""
@@ -175,11 +179,11 @@ class Backend:
 
     def round(self, x: Array) -> Array:
         """To the nearest integer, halves to the even one."""
-        return self.xp.asarray(self.xp.rint(x)) if x.dtype.kind == "f" else self.copy(x)
+        return self.xp.asarray(self.xp.rint(x)) if x.dtype.kind in "fV" else self.copy(x)
 
     def _floating(self, x: Array) -> Array:
         """Integers and bool in float32, for functions whose values are no integers."""
-        return x if x.dtype.kind == "f" else x.astype(self.float32)
+        return x if x.dtype.kind in "fV" else x.astype(self.float32)
 
     def where(self, cond: Array, a: Array, b: Array) -> Array:
         return self.xp.where(cond, a, b)
@@ -220,12 +224,12 @@ class Backend:
 
     # ------------------------------------------------------------------------------------------------------- reductions
     def _accumulator(self, x: Array) -> Any:
-        return self.float32 if x.dtype.kind == "f" and x.dtype.itemsize == 2 else None
+        return self.float32 if is_16_bit(x.dtype) else None
 
     def sum(self, x: Array, *, axis: Any = None, keepdims: bool = False) -> Array:
         """Sum over axes.  float16 is summed in float32; integers and bool in int64, as PyTorch."""
         wide = self._accumulator(x)
-        y = self.xp.sum(x, axis=axis, keepdims=keepdims, dtype=wide if x.dtype.kind == "f" else self.int64)
+        y = self.xp.sum(x, axis=axis, keepdims=keepdims, dtype=wide if x.dtype.kind in "fV" else self.int64)
         return y.astype(x.dtype) if wide is not None else y
 
     def mean(self, x: Array, *, axis: Any = None, keepdims: bool = False) -> Array:
@@ -247,7 +251,7 @@ class Backend:
         return self.xp.min(x, axis=axis, keepdims=keepdims)
 
     def prod(self, x: Array, *, axis: Any = None, keepdims: bool = False) -> Array:
-        return self.xp.prod(x, axis=axis, keepdims=keepdims, dtype=None if x.dtype.kind == "f" else self.int64)
+        return self.xp.prod(x, axis=axis, keepdims=keepdims, dtype=None if x.dtype.kind in "fV" else self.int64)
 
     def argmax(self, x: Array, *, axis: int | None = None, keepdims: bool = False) -> Array:
         return self.asarray(self.xp.argmax(x, axis=axis, keepdims=keepdims))
@@ -262,7 +266,7 @@ class Backend:
         return self.asarray(self.xp.all(x, axis=axis, keepdims=keepdims))
 
     def cumsum(self, x: Array, *, axis: int) -> Array:
-        return self.xp.cumsum(x, axis=axis, dtype=None if x.dtype.kind == "f" else self.int64)
+        return self.xp.cumsum(x, axis=axis, dtype=None if x.dtype.kind in "fV" else self.int64)
 
     def argsort(self, x: Array, *, axis: int, descending: bool) -> Array:
         """Stable in both directions: equal elements keep their order."""

@@ -69,9 +69,9 @@ class CPU(Backend):
         kind = x.dtype.kind
         if kind == "f" and x.dtype.itemsize > 2:
             return np.add.reduce(x, axis=axis, keepdims=keepdims, out=...)
-        wide = self.float32 if kind == "f" else self.int64
+        wide = self.float32 if kind in "fV" else self.int64
         y = np.add.reduce(x, axis=axis, dtype=wide, keepdims=keepdims, out=...)
-        return y.astype(x.dtype) if kind == "f" else y
+        return y.astype(x.dtype) if kind in "fV" else y
 
     def mean(self, x: Array, *, axis: Any = None, keepdims: bool = False) -> Array:
         wide = self.float32 if x.dtype.itemsize == 2 else None
@@ -86,7 +86,7 @@ class CPU(Backend):
         return np.minimum.reduce(x, axis=axis, keepdims=keepdims, out=...)
 
     def prod(self, x: Array, *, axis: Any = None, keepdims: bool = False) -> Array:
-        dtype = None if x.dtype.kind == "f" else self.int64
+        dtype = None if x.dtype.kind in "fV" else self.int64
         return np.multiply.reduce(x, axis=axis, dtype=dtype, keepdims=keepdims, out=...)
 
     def matmul(self, a: Array, b: Array) -> Array:
@@ -98,10 +98,14 @@ class CPU(Backend):
     def _product(self, a: Array, b: Array) -> Array:
         """a @ b, a large one in memory that was used before (kernels/cpu/memory.py)."""
         if a.dtype == b.dtype and a.dtype.kind == "f" and a.shape[:-2] == b.shape[:-2]:
+            if a.itemsize == 2:                      # NumPy's own loop for float16 takes a hundred times as long
+                return self._product(a.astype(self.float32), b.astype(self.float32)).astype(a.dtype)
             return _multiply(a, b, memory.empty((*a.shape[:-1], b.shape[-1]), a.dtype))
         return np.matmul(a, b, out=...)
 
     def linear_weight_grad(self, gy: Array, x: Array) -> Array:
+        if x.itemsize == 2:
+            return self.linear_weight_grad(gy.astype(self.float32), x.astype(self.float32)).astype(x.dtype)
         gw = memory.empty((gy.shape[-1], x.shape[-1]), x.dtype)
         return _multiply(_rows(gy).T, _rows(x), gw)
 

@@ -72,6 +72,9 @@ class Generator:
     def uniform(self, shape: Shape = (), low: float = 0.0, high: float = 1.0, dtype: Any = np.float32) -> np.ndarray:
         """Numbers spread evenly over [low, high)."""
         shape, dtype = _shape(shape), _floating(dtype, "uniform")
+        if dtype.kind == "V":                        # bfloat16: 8 bits, so that no number below 1 is rounded to it
+            steps = np.floor(self.uniform(shape) * np.float32(256)) / np.float32(256)
+            return (steps * np.float32(high - low) + np.float32(low)).astype(dtype)
         values = lookup("philox_uniform")(shape, self.next_key(), dtype)
         if (low, high) != (0.0, 1.0):
             values *= dtype.type(high - low)
@@ -83,6 +86,8 @@ class Generator:
     def normal(self, shape: Shape = (), mean: float = 0.0, std: float = 1.0, dtype: Any = np.float32) -> np.ndarray:
         """Normally distributed numbers, by Box and Muller's transform."""
         shape, dtype = _shape(shape), _floating(dtype, "normal")
+        if dtype.kind == "V":
+            return self.normal(shape, mean, std).astype(dtype)
         values = lookup("philox_normal")(shape, self.next_key(), dtype)
         if (mean, std) != (0.0, 1.0):
             values *= dtype.type(std)
@@ -131,8 +136,8 @@ def _shape(shape: Shape) -> tuple[int, ...]:
 
 def _floating(dtype: Any, name: str) -> np.dtype:
     dtype = np.dtype(dtype)
-    if dtype not in (np.float16, np.float32, np.float64):
-        raise ConfigError(f"{name}: dtype {dtype} is not float16, float32 or float64; for whole numbers use randint")
+    if dtype not in (np.float16, np.float32, np.float64) and dtype.name != "bfloat16":
+        raise ConfigError(f"{name}: dtype {dtype} is not float16, bfloat16, float32 or float64; for whole numbers use randint")
     return dtype
 
 

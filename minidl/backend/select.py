@@ -1,18 +1,22 @@
 """From a device's name to its backend."""
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from minidl.backend.base import Backend
+from minidl.backend.bfloat16 import accept_bfloat16
 from minidl.backend.cpu import CPU
 from minidl.errors import DeviceError
 
 cpu = CPU()
+accept_bfloat16(cpu)
 _others: dict[str, Backend] = {}                     # backends added by register_backend
 
 
 def register_backend(backend: Backend) -> None:
     """Make ``backend`` reachable by its device's name."""
+    accept_bfloat16(backend)
     _others[backend.device] = backend
 
 
@@ -41,3 +45,8 @@ def get_backend(device: Any = None) -> Backend:
         raise DeviceError(f"device {name!r}: not known; use 'cpu', 'cuda' or 'cuda:0'")
     from minidl.backend.cuda import cuda_backend
     return cuda_backend(int(number or 0))
+
+
+def array_module(x: Any) -> Any:
+    """NumPy, or CuPy: the module whose array ``x`` is."""
+    return sys.modules[type(x).__module__.partition(".")[0]]

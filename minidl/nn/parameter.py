@@ -20,7 +20,7 @@ class Parameter(Tensor):
 
     def __init__(self, data: Tensor, requires_grad: bool = True) -> None:
         _expect_tensor("Parameter", data)
-        if requires_grad and data.dtype.kind != "f":
+        if requires_grad and data.dtype.kind not in "fV":
             raise DTypeError(
                 f"Parameter: found {data.dtype}; only floating-point tensors have gradients, "
                 "convert with .float() or pass requires_grad=False"

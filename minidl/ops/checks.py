@@ -24,6 +24,6 @@ def floating(name: str, x: Tensor) -> Tensor:
         DTypeError: x holds integers or bool.
     """
     expect_tensors(name, x)
-    if x.data.dtype.kind != "f":
+    if x.data.dtype.kind not in "fV":
         raise DTypeError(f"{name}: needs a floating-point tensor, found {x.dtype}; convert with .float()")
     return x

@@ -7,6 +7,7 @@ from typing import Any
 from minidl.autograd.function import Function, tensors
 from minidl.autograd.node import Leaf
 from minidl.backend import get_backend, is_device
+from minidl.backend.dtypes import dtype_of, is_known
 from minidl.backend.rng import Generator, default_generator
 from minidl.config import grad_mode
 from minidl.errors import ConfigError, DTypeError, ShapeError
@@ -36,7 +37,7 @@ def tensor(data: Any, dtype: Any = None, device: Any = None, requires_grad: bool
             raise DTypeError(f"tensor: {e}") from None
         if dtype is None and array.dtype == F.float64 and not hasattr(data, "dtype"):
             array = array.astype(F.float32)
-    if array.dtype.kind not in "biuf":
+    if not is_known(array.dtype):
         raise DTypeError(f"tensor: expected numbers, found {array.dtype} from {type(data).__name__}")
     if not array.dtype.isnative:
         array = array.astype(array.dtype.newbyteorder("="))
@@ -54,17 +55,14 @@ def _dtype(name: str, dtype: Any, F: Any, default: Any = None, also: str = "") -
     """``dtype``, however it was named, as the backend's dtype object; ``default`` (float32) for None."""
     if dtype is None:
         return F.float32 if default is None else default
-    try:
-        found = F.xp.dtype(dtype)
-    except TypeError:
-        found = None
-    if found is None or found.kind not in "biuf":
+    found = dtype_of(dtype)
+    if found is None:
         raise DTypeError(f"{name}: {dtype!r} is no dtype of minidl (minidl.float32, minidl.int64, minidl.bool, ...){also}")
     return found
 
 
 def _leaf(array: Any, F: Any, requires_grad: bool, name: str) -> Tensor:
-    if requires_grad and array.dtype.kind != "f":
+    if requires_grad and array.dtype.kind not in "fV":
         raise DTypeError(f"{name}: only floating-point tensors have gradients, found {array.dtype}; pass dtype=minidl.float32")
     return Tensor(array, F, Leaf(F, array.shape) if requires_grad else None)
 
@@ -82,7 +80,7 @@ def as_tensor(data: Any, dtype: Any = None, device: Any = None) -> Tensor:
 def from_numpy(array: Any) -> Tensor:
     """A tensor on the CPU that shares the array's memory."""
     F = get_backend("cpu")
-    if not hasattr(array, "__array_interface__") or array.dtype.kind not in "biuf":
+    if not hasattr(array, "__array_interface__") or not is_known(array.dtype):
         raise DTypeError(f"from_numpy: expected a NumPy array of numbers, found {getattr(array, 'dtype', type(array).__name__)}")
     if not array.dtype.isnative:
         raise DTypeError(f"from_numpy: {array.dtype} is in another byte order than this machine's; use minidl.tensor(), "
@@ -100,7 +98,7 @@ def from_dlpack(other: Any) -> Tensor:
     except (RuntimeError, BufferError) as e:
         kind = getattr(other, "dtype", "array")
         raise DTypeError(f"from_dlpack: cannot take {type(other).__module__}'s {kind} ({e})") from None
-    if array.dtype.kind not in "biuf":
+    if not is_known(array.dtype):
         raise DTypeError(f"from_dlpack: {array.dtype} is no dtype of minidl, which has real numbers and bool; convert it first")
     return Tensor(array, F)
 

@@ -125,7 +125,7 @@ def attach() -> None:
         setattr(Tensor, name, method)
     for operation in IN_PLACE:
         setattr(Tensor, operation.__name__ + "_", in_place(operation))
-    for name, dtype in (("half", "float16"), ("float", "float32"), ("double", "float64"), ("int", "int32"), ("long", "int64"),
+    for name, dtype in (("half", "float16"), ("bfloat16", "bfloat16"), ("float", "float32"), ("double", "float64"), ("int", "int32"), ("long", "int64"),
                         ("bool", "bool")):
         setattr(Tensor, name, _conversion(name, dtype))
     Tensor.where = where_method                      # type: ignore[attr-defined]

@@ -29,6 +29,7 @@ class BatchNorm(Function, verb="batch_norm"):
     The statistics are for the running averages; no gradient flows through them.
     """
     primary = True
+    may_be_wide = ("w", "b")
 
     def forward(self, F, x, w, b, *, eps):
         self.eps = eps
@@ -46,12 +47,16 @@ def batch_norm_grad(F, gy, x, w, mean, invstd, *, eps):
     channels = (1, -1) + (1,) * (len(x.shape) - 2)
     xhat, invstd = _normalise(F, x, axis, eps)
     g = gy if w is None else F.mul(gy, F.reshape(w, shape=_known(channels, x.shape[1])))
-    return _grad(F, g, xhat, invstd, axis), F.sum(F.mul(gy, xhat), axis=axis), F.sum(gy, axis=axis)
+    gx, gw, gb = _grad(F, g, xhat, invstd, axis), F.sum(F.mul(gy, xhat), axis=axis), F.sum(gy, axis=axis)
+    if w is None or w.dtype == x.dtype:
+        return gx, gw, gb
+    return F.astype(gx, dtype=x.dtype), F.astype(gw, dtype=w.dtype), F.astype(gb, dtype=w.dtype)
 
 
 class BatchNormRelu(Function, verb="batch_norm_relu"):
     """(max(batch_norm(x) + residual, 0), mean, 1 / sqrt(var + eps)): what a residual block does, without arrays in between."""
     primary = True
+    may_be_wide = ("w", "b")
 
     def forward(self, F, x, w, b, residual, *, eps):
         self.eps = eps
@@ -77,6 +82,7 @@ def _known(shape, n):
 
 class BatchNormInference(Function, verb="batch_norm_inference"):
     """(x - mean) / sqrt(var + eps) * w + b with the running statistics, which are constants."""
+    may_be_wide = ("w", "b", "mean", "var")
 
     def forward(self, F, x, w, b, mean, var, *, eps):
         self.eps = eps
@@ -92,13 +98,15 @@ def _inference_grad(self, F, gy, x, w, mean, var):
     invstd = F.reshape(F.rsqrt(F.add(var, self.eps)), shape=channels)
     g = gy if w is None else F.mul(gy, F.reshape(w, shape=channels))
     xhat = self.needs[1] and F.mul(F.sub(x, F.reshape(mean, shape=channels)), invstd)
-    return (self.needs[0] and F.mul(g, invstd),
-            self.needs[1] and F.sum(F.mul(gy, xhat), axis=axis),
-            self.needs[2] and F.channel_sum(gy))
+    gx, gb = self.needs[0] and F.mul(g, invstd), self.needs[2] and F.channel_sum(gy)
+    if var.dtype != x.dtype:                         # float32 parameters beside 16-bit images
+        gx, gb = self.needs[0] and F.astype(gx, dtype=x.dtype), self.needs[2] and F.astype(gb, dtype=var.dtype)
+    return gx, self.needs[1] and F.sum(F.mul(gy, xhat), axis=axis), gb
 
 
 class BatchNormReluInference(Function, verb="batch_norm_relu_inference"):
     """max(batch_norm_inference(x) + residual, 0), without arrays in between."""
+    may_be_wide = ("w", "b", "mean", "var")
 
     def forward(self, F, x, w, b, mean, var, residual, *, eps):
         self.eps = eps

@@ -4,6 +4,7 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
+from minidl.autograd.autocast import in_float32
 from minidl.autograd.function import Function, composite, plain, tensors
 from minidl.errors import ShapeError
 from minidl.ops.axes import DimError, axes, axis, inverse
@@ -252,6 +253,7 @@ def cumsum(x: Tensor, dim: int) -> Tensor:
     return tensors.cumsum(x, axis=axis("cumsum", dim, x.ndim))
 
 
+@in_float32
 def logsumexp(x: Tensor, dim: Any, keepdim: bool = False) -> Tensor:
     """log(sum(exp(x))) over axes, without overflow.  Integers are computed in float32."""
     expect_tensors("logsumexp", x)

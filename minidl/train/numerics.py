@@ -13,7 +13,7 @@ from minidl.tensor import Tensor
 
 def is_finite(array: Any) -> bool:
     """Whether an array (NumPy's or CuPy's; any dtype) has neither NaN nor infinities."""
-    return bool((abs(array) < math.inf).all()) if array.dtype.kind in "fc" else True
+    return bool((abs(array) < math.inf).all()) if array.dtype.kind in "fcV" else True
 
 
 def first_bad(named: Iterable[tuple[str, Tensor | None]]) -> str | None:

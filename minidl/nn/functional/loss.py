@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 
+from minidl.autograd.autocast import in_float32
 from minidl.autograd.function import tensors
 from minidl.errors import ConfigError, DTypeError, GraphError, ShapeError
 from minidl.nn.functional.checks import floating, same_dtype
@@ -52,6 +53,7 @@ def _rows(x: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     return x, target.reshape(-1)
 
 
+@in_float32
 def cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None, ignore_index: int = -100, reduction: str = "mean",
                   label_smoothing: float = 0.0) -> Tensor:
     """-log softmax(input)[target]: the loss of a classifier.
@@ -83,7 +85,7 @@ def cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None, i
     if input.ndim == 0:
         raise ShapeError("cross_entropy: the input needs an axis of classes, found a 0-d tensor")
     _check_weight("cross_entropy", input, weight)
-    if target.data.dtype.kind == "f":
+    if target.data.dtype.kind in "fV":
         return _soft_cross_entropy(input, target, weight, reduction, label_smoothing)
     _labels_fit("cross_entropy", input, target)
     logits, labels = _rows(input, target)
@@ -111,6 +113,7 @@ def _soft_cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None, re
     return _reduce("cross_entropy", losses, reduction)
 
 
+@in_float32
 def nll_loss(input: Tensor, target: Tensor, weight: Tensor | None = None, ignore_index: int = -100,
              reduction: str = "mean") -> Tensor:
     """-input[target]: the negative log-likelihood of log-probabilities (N, C), (C,) or (N, C, d...).
@@ -136,10 +139,11 @@ def _same_shape(name: str, input: Tensor, target: Tensor) -> None:
 
 
 def _not_integers(name: str, input: Tensor, target: Tensor) -> None:
-    if input.data.dtype.kind != "f" and target.data.dtype.kind != "f":
+    if input.data.dtype.kind not in "fV" and target.data.dtype.kind not in "fV":
         raise DTypeError(f"{name}: needs a floating-point input, found {input.dtype}; convert with .float()")
 
 
+@in_float32
 def mse_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
     """(input - target)^2, over elements of any shape; with reduction "none" of that shape.
 
@@ -151,6 +155,7 @@ def mse_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
     return _reduce("mse_loss", (input - target).square(), reduction)
 
 
+@in_float32
 def l1_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
     """|input - target|, over elements of any shape.  The gradient at 0 is 0.
 
@@ -161,6 +166,7 @@ def l1_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
     return _reduce("l1_loss", (input - target).abs(), reduction)
 
 
+@in_float32
 def huber_loss(input: Tensor, target: Tensor, reduction: str = "mean", delta: float = 1.0) -> Tensor:
     """d^2 / 2 where |d| < delta, else delta * (|d| - delta / 2), with d = input - target, of equal shapes.
 
@@ -182,6 +188,7 @@ def _huber(name: str, input: Tensor, target: Tensor, delta: float) -> Tensor:
     return inner * (d - inner * 0.5)
 
 
+@in_float32
 def smooth_l1_loss(input: Tensor, target: Tensor, reduction: str = "mean", beta: float = 1.0) -> Tensor:
     """d^2 / (2 beta) where |d| < beta, else |d| - beta / 2, with d = input - target, of equal shapes.
 
@@ -197,6 +204,7 @@ def smooth_l1_loss(input: Tensor, target: Tensor, reduction: str = "mean", beta:
     return _reduce("smooth_l1_loss", _huber("smooth_l1_loss", input, target, beta) * (1 / beta), reduction)
 
 
+@in_float32
 def binary_cross_entropy_with_logits(input: Tensor, target: Tensor, weight: Tensor | None = None, reduction: str = "mean",
                                      pos_weight: Tensor | None = None) -> Tensor:
     """-(t log p + (1 - t) log(1 - p)) with p = sigmoid(input), from the logits, so that nothing overflows.
@@ -220,6 +228,7 @@ def binary_cross_entropy_with_logits(input: Tensor, target: Tensor, weight: Tens
     return _reduce("binary_cross_entropy_with_logits", losses, reduction)
 
 
+@in_float32
 def binary_cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None, reduction: str = "mean") -> Tensor:
     """-(t log p + (1 - t) log(1 - p)) of probabilities p; the logarithms are cut off at -100, as in PyTorch.
 
@@ -237,6 +246,7 @@ def binary_cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = 
     return _reduce("binary_cross_entropy", losses, reduction)
 
 
+@in_float32
 def multi_margin_loss(input: Tensor, target: Tensor, p: int = 1, margin: float = 1.0, weight: Tensor | None = None,
                       reduction: str = "mean") -> Tensor:
     """The multi-class hinge loss: sum over the wrong classes of max(0, margin - x[t] + x[c])^p, divided by C.

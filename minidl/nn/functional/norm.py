@@ -43,7 +43,7 @@ def batch_norm(input: Tensor, running_mean: Tensor | None, running_var: Tensor |
     Source: Ioffe & Szegedy 2015, arXiv:1502.03167.
     """
     _check_channels("batch_norm", input, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias)
-    fused = relu and (residual is None or residual.shape == input.shape)
+    fused = relu and (residual is None or (residual.shape, residual.dtype) == (input.shape, input.dtype))
     if not training:
         if running_mean is None or running_var is None:
             raise ShapeError("batch_norm: evaluation needs running_mean and running_var; pass them, or training=True")
