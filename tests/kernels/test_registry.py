@@ -114,7 +114,7 @@ def test_an_unknown_variant_lists_the_variants():
 
 
 def test_a_variant_of_another_device_is_not_silently_replaced():
-    words = "no variant 'reference' on 'cuda'; it has: cuda, cupy, naive, tensor"
+    words = "no variant 'reference' on 'cuda'; it has: cuda, cupy, naive, numba, tensor"
     with kernels.use(conv2d="reference"), pytest.raises(ConfigError, match=words):
         kernels.lookup("conv2d", "cuda")
 
