@@ -5,8 +5,8 @@
 //   naive   a thread an output, which adds up its own products: every x is read kh*kw*O times, from the cache if one is lucky
 //   cuda    implicit GEMM: the matrix of windows is never written.  A block computes 64 x 64 outputs; 16 products at a time, both factors
 //           are brought to shared memory, where each is used 64 times; a thread keeps 4 x 4 sums in registers, 16 products for 8 loads.
-//           The weight gradient adds over all pixels: they are cut into parts (split-K), each with sums of its own, which a second
-//           kernel adds in a fixed order.  No atomics: the same bits every time.
+//           The weight gradient adds over all pixels: they are cut into parts (split-K), each with sums of its own, which
+//           layout.cu adds in a fixed order.  No atomics: the same bits every time.
 #include "common.cuh"
 
 constexpr int TILE_M = 64, TILE_N = 64, TILE_K = 16;            // of a block of 256 threads
@@ -169,12 +169,4 @@ extern "C" __global__ void __launch_bounds__(256, 2) conv_weight_grad(const T* _
             return at < 0 ? A(0) : A(x[at + group * Cg + c]);
         },
         [&](int o, int k, A sum) { if (o < Og && k < K) out[((Index)group * Og + o) * K + k] = sum; });
-}
-
-extern "C" __global__ void add_parts(const A* __restrict__ partial, A* __restrict__ sums, Index n, int parts) {
-    GRID_STRIDE(i, n) {
-        A sum = 0;
-        for (int part = 0; part < parts; part++) sum += partial[part * n + i];
-        sums[i] = sum;
-    }
 }

@@ -1,16 +1,20 @@
 // mma.cuh - all the PTX there is: asynchronous copies to shared memory, ldmatrix, and products on tensor cores (sm_80 and later).
 //
 // A warp multiplies a (16 x K) by b (K x 8) into d (16 x 8), its values spread over the lanes: lane l holds of d rows l/4 and l/4 + 8,
-// columns 2*(l%4) and one more.  See "Matrix fragments for mma.m16n8k16" in the PTX ISA manual.
+// columns 2*(l%4) and one more.  See "Matrix fragments for mma.m16n8k16" in the PTX ISA manual.  K is 32 bytes long: 16 numbers of 16 bits, 8 of
+// TF32.  A register has two of 16 bits or one of TF32, and otherwise the fragments are alike, byte for byte.
 #pragma once
 #include "common.cuh"
 
 #ifndef MINIDL_EMULATOR
 __device__ __forceinline__ unsigned shared_address(const void* p) { return (unsigned)__cvta_generic_to_shared(p); }
 
-// 16 bytes to shared memory, of which the first `bytes` come from `source` and the rest are zero.
-__device__ __forceinline__ void copy_async_16(void* target, const void* source, int bytes) {
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;\n" ::"r"(shared_address(target)), "l"(source), "r"(bytes));
+// BYTES (8 or 16) to shared memory, of which the first `bytes` come from `source` and the rest are zero.
+template <int BYTES> __device__ __forceinline__ void copy_async(void* target, const void* source, int bytes) {
+    if (BYTES == 16)                                                         // cg: not through the nearest cache
+        asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;\n" ::"r"(shared_address(target)), "l"(source), "r"(bytes));
+    else
+        asm volatile("cp.async.ca.shared.global [%0], [%1], 8, %2;\n" ::"r"(shared_address(target)), "l"(source), "r"(bytes));
 }
 __device__ __forceinline__ void copy_async_commit() { asm volatile("cp.async.commit_group;\n" ::); }
 template <int LEFT> __device__ __forceinline__ void copy_async_wait() {      // until at most LEFT groups are in flight
@@ -39,3 +43,15 @@ __device__ __forceinline__ unsigned to_tf32(float f) {                       // 
     return r;
 }
 #endif
+
+// d += a * b in the type of the arrays; float32 is rounded to TF32 (10 bits of 23) on its way in.
+#ifdef MINIDL_HALF
+__device__ __forceinline__ void multiply(float (&d)[4], const unsigned (&a)[4], unsigned b0, unsigned b1, __half) { mma_f16(d, a, b0, b1); }
+__device__ __forceinline__ void multiply(float (&d)[4], const unsigned (&a)[4], unsigned b0, unsigned b1, __nv_bfloat16) { mma_bf16(d, a, b0, b1); }
+#endif
+__device__ __forceinline__ void multiply(float (&d)[4], const unsigned (&a)[4], unsigned b0, unsigned b1, float) { mma_tf32(d, a, b0, b1); }
+template <int N> __device__ __forceinline__ void round_to_tensor(unsigned (&r)[N]) {
+    if (sizeof(T) == 4)
+#pragma unroll
+        for (int i = 0; i < N; i++) r[i] = to_tf32(__uint_as_float(r[i]));
+}

@@ -20,7 +20,7 @@ DTYPES = {
     "bfloat16": ("__nv_bfloat16", "float"),
 }
 # Files that are made for some dtypes only, and the first architecture that has their instructions.
-TENSOR_CORES = {"conv_mma.cu": (("float16", "bfloat16"), 80)}
+TENSOR_CORES = {name: (("float16", "bfloat16", "float32"), 80) for name in ("conv_mma.cu", "conv_wide.cu")}
 
 _NUMBERS: dict[str, np.dtype] = {
     "int": np.dtype(np.int32), "unsigned": np.dtype(np.uint32), "Index": np.dtype(np.int64),

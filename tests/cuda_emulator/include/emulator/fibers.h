@@ -33,7 +33,7 @@ constexpr int MAX_COPIES = 256;               // cp.async of one thread in fligh
 
 enum class Status : uint8_t { NEW, READY, AT_BLOCK_BARRIER, AT_WARP_MEETING, DONE };
 
-struct AsyncCopy { void* target; const void* source; int bytes, group; };
+struct AsyncCopy { void* target; const void* source; int bytes, size, group; };     // size: bytes, and zeros after them
 
 struct Fiber {
     uint3 index;                              // threadIdx

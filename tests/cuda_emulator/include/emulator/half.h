@@ -10,7 +10,8 @@ inline uint16_t bfloat16_bits(float f) {
 inline float from_bfloat16(uint16_t bits) { return __uint_as_float((uint32_t)bits << 16); }
 inline uint16_t half_bits(float f) { _Float16 h = (_Float16)f; uint16_t bits; memcpy(&bits, &h, 2); return bits; }
 inline float from_half(uint16_t bits) { _Float16 h; memcpy(&h, &bits, 2); return (float)h; }
-inline float round_to_tf32(float f) { return __uint_as_float((__float_as_uint(f) + 0x1000) & 0xffffe000u); }
+// 10 bits of mantissa, to the nearest, ties away from zero (cvt.rna).
+inline float round_to_tf32(float f) { return f != f ? f : __uint_as_float((__float_as_uint(f) + 0x1000) & 0xffffe000u); }
 }  // namespace emulator
 
 #define EMULATOR_HALF(T, T2, TO_BITS, FROM_BITS)                                              \

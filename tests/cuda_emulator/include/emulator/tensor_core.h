@@ -14,14 +14,14 @@ EMULATOR_CODE inline void finish_copies(int groups_left) {
         const AsyncCopy copy = fiber->copies[i];
         if (copy.group >= fiber->copy_group - groups_left) { fiber->copies[left++] = copy; continue; }
         memcpy(copy.target, copy.source, copy.bytes);
-        memset(static_cast<char*>(copy.target) + copy.bytes, 0, 16 - copy.bytes);
+        memset(static_cast<char*>(copy.target) + copy.bytes, 0, copy.size - copy.bytes);
     }
     fiber->copy_count = left;
 }
-EMULATOR_CODE inline void queue_copy(void* target, const void* source, int bytes) {
+EMULATOR_CODE inline void queue_copy(void* target, const void* source, int bytes, int size) {
     Fiber* fiber = scheduler.current;
     if (fiber->copy_count == MAX_COPIES) fail("cp.async: more than %d copies of one thread in flight", MAX_COPIES);
-    fiber->copies[fiber->copy_count++] = {target, source, bytes, fiber->copy_group};
+    fiber->copies[fiber->copy_count++] = {target, source, bytes, size, fiber->copy_group};
 }
 
 EMULATOR_CODE inline void load_matrices(unsigned (&r)[4], const void* row_address, bool transposed, const char* site) {
@@ -62,19 +62,19 @@ EMULATOR_CODE inline void multiply(float (&d)[4], const unsigned (&a)[4], unsign
 
 }  // namespace emulator
 
-inline void copy_async_16(void* target, const void* source, int bytes) {
-    if (((uintptr_t)target & 15) || ((uintptr_t)source & 15)) emulator::fail("cp.async: address is not a multiple of 16");
+template <int SIZE> inline void copy_async(void* target, const void* source, int bytes) {
+    if ((uintptr_t)target % SIZE || (uintptr_t)source % SIZE) emulator::fail("cp.async: address is not a multiple of %d", SIZE);
     for (int i = 0; i < bytes; i++) (void)((const volatile char*)source)[i];      // here, so that ASan sees the read
-    emulator::queue_copy(target, source, bytes);
+    emulator::queue_copy(target, source, bytes, SIZE);
 }
 inline void copy_async_commit() { emulator::scheduler.current->copy_group++; }
 template <int LEFT> inline void copy_async_wait() { emulator::finish_copies(LEFT); }
-#define load_matrix_x4(r, p) emulator::load_matrices(r, p, false, EMULATOR_SITE)
-#define load_matrix_x4_transposed(r, p) emulator::load_matrices(r, p, true, EMULATOR_SITE)
+#define load_matrix_x4(r, ...) emulator::load_matrices(r, __VA_ARGS__, false, EMULATOR_SITE)
+#define load_matrix_x4_transposed(r, ...) emulator::load_matrices(r, __VA_ARGS__, true, EMULATOR_SITE)
 #define mma_bf16(d, a, b0, b1) emulator::multiply<2>(d, a, b0, b1, \
     [](unsigned r, int i) { return emulator::from_bfloat16(uint16_t(r >> (16 * i))); }, EMULATOR_SITE)
 #define mma_f16(d, a, b0, b1) emulator::multiply<2>(d, a, b0, b1, \
     [](unsigned r, int i) { return emulator::from_half(uint16_t(r >> (16 * i))); }, EMULATOR_SITE)
 #define mma_tf32(d, a, b0, b1) emulator::multiply<1>(d, a, b0, b1, \
-    [](unsigned r, int) { return __uint_as_float(r & 0xffffe000u); }, EMULATOR_SITE)
+    [](unsigned r, int) { return __uint_as_float(r & 0xffffe000u); }, EMULATOR_SITE)    // the hardware reads 19 bits
 inline unsigned to_tf32(float f) { return __float_as_uint(emulator::round_to_tf32(f)); }
