@@ -8,7 +8,8 @@ The tests draw inputs from these specs and hold every variant to them.  Rules th
 - float16 is computed in float32 and rounded once at the end;
 - results keep the shape but may hold their elements in another order: (N, C, H, W) over channels-last memory;
 - ``precision`` of a convolution is "fast" (transforms that reorder its sums are allowed, within the tolerance below) or
-  "direct" (every output is one sum of products); variants that know one way only ignore it.
+  "direct" (every output is one sum of products); "tf32" on a GPU is "fast", and float32 factors may be rounded to 10 bits,
+  beyond the tolerance below.  Variants that know one way only ignore it.
 """
 import difflib
 from typing import NamedTuple

@@ -8,30 +8,15 @@
 //              every load is 16 bytes.
 //   weight gradient: lanes are filters, the eight warps of a block take pixels in turn; a thread keeps the sums of 9 taps, so that gy is
 //              read once for all taps of a 3 x 3 filter.  Warps, then parts (layout.cu), are added in their order: no atomics.
-#include "common.cuh"
+#include "packs.cuh"
+#include "windows.cuh"
 
-constexpr int V = 16 / sizeof(T), PIXELS = 4;                   // channels and pixels of a thread of `depthwise`
+constexpr int PIXELS = 4;                                       // of a thread of `depthwise`, each with 16 bytes of channels
 constexpr int TAPS = 9, WARPS = 8;                              // sums of a thread, and warps, of the weight gradient
-struct alignas(16) Pack { T v[V]; };
-
-struct Map { int C, H, W, O, sh, sw, top, left, dh, dw, oh, ow; };
-#define MAP const Map g = {C, H, W, O, sh, sw, top, left, dh, dw, oh, ow}; const int Cg = C / groups, Og = O / groups; (void)Cg; (void)Og;
-
-// x at tap (u, v) of the window of output pixel (n, r, j): where its channels are, or -1 in the padding.
-__device__ __forceinline__ Index input_at(const Map& g, Index n, int r, int j, int u, int v) {
-    const int h = r * g.sh - g.top + u * g.dh, w = j * g.sw - g.left + v * g.dw;
-    return (unsigned)h < (unsigned)g.H && (unsigned)w < (unsigned)g.W ? ((n * g.H + h) * g.W + w) * g.C : -1;
-}
-// y whose window has input pixel (n, h, w) at tap (u, v), or -1 if there is none.
-__device__ __forceinline__ Index output_at(const Map& g, Index n, int h, int w, int u, int v) {
-    const int rows = h + g.top - u * g.dh, columns = w + g.left - v * g.dw, r = rows / g.sh, j = columns / g.sw;
-    if (rows < 0 || columns < 0 || rows != r * g.sh || columns != j * g.sw) return -1;
-    return r < g.oh && j < g.ow ? ((n * g.oh + r) * g.ow + j) * g.O : -1;
-}
 
 extern "C" __global__ void grouped(const T* __restrict__ x, const T* __restrict__ w, const T* __restrict__ b, T* __restrict__ y, Index n,
         int C, int H, int W, int O, int kh, int kw, int sh, int sw, int top, int left, int dh, int dw, int groups, int oh, int ow, int relu) {
-    MAP
+    GEOMETRY
     GRID_STRIDE(i, n) {
         const int o = i % O, j = i / O % ow, r = i / ((Index)O * ow) % oh, first = o / Og * Cg;
         const Index image = i / ((Index)O * ow * oh);
@@ -48,7 +33,7 @@ extern "C" __global__ void grouped(const T* __restrict__ x, const T* __restrict_
 
 extern "C" __global__ void grouped_input_grad(const T* __restrict__ gy, const T* __restrict__ w, T* __restrict__ gx, Index n, int C, int H,
         int W, int O, int kh, int kw, int sh, int sw, int top, int left, int dh, int dw, int groups, int oh, int ow) {
-    MAP
+    GEOMETRY
     GRID_STRIDE(i, n) {
         const int c = i % C, column = i / C % W, row = i / ((Index)C * W) % H, first = c / Cg * Og;
         const Index image = i / ((Index)C * W * H);
@@ -67,10 +52,10 @@ extern "C" __global__ void grouped_input_grad(const T* __restrict__ gy, const T*
 // out (N, rows, columns, C) at thread i's channels of PIXELS pixels, adding to `sums` what find(n, row, column, u, v) points to.
 template <class Find, class Finish>
 __device__ __forceinline__ void few_pixels(Index i, const T* from, const T* w, T* out, int C, int rows, int columns, int kh, int kw, Find find, Finish finish) {
-    const int steps = (columns + PIXELS - 1) / PIXELS, vectors = C / V;
-    const int c = i % vectors * V, column = i / vectors % steps * PIXELS, row = i / ((Index)vectors * steps) % rows;
+    const int steps = (columns + PIXELS - 1) / PIXELS, vectors = C / PACK;
+    const int c = i % vectors * PACK, column = i / vectors % steps * PIXELS, row = i / ((Index)vectors * steps) % rows;
     const Index image = i / ((Index)vectors * steps * rows);
-    A sums[PIXELS][V] = {};
+    A sums[PIXELS][PACK] = {};
     for (int u = 0; u < kh; u++)
         for (int v = 0; v < kw; v++) {
             const Pack filter = *reinterpret_cast<const Pack*>(w + (Index)(u * kw + v) * C + c);
@@ -80,7 +65,7 @@ __device__ __forceinline__ void few_pixels(Index i, const T* from, const T* w, T
                 if (at < 0) continue;
                 const Pack values = *reinterpret_cast<const Pack*>(from + at + c);
 #pragma unroll
-                for (int e = 0; e < V; e++) sums[p][e] += A(values.v[e]) * A(filter.v[e]);
+                for (int e = 0; e < PACK; e++) sums[p][e] += A(values.v[e]) * A(filter.v[e]);
             }
         }
 #pragma unroll
@@ -88,7 +73,7 @@ __device__ __forceinline__ void few_pixels(Index i, const T* from, const T* w, T
         if (column + p >= columns) continue;
         Pack result;
 #pragma unroll
-        for (int e = 0; e < V; e++) result.v[e] = T(finish(c + e, sums[p][e]));
+        for (int e = 0; e < PACK; e++) result.v[e] = T(finish(c + e, sums[p][e]));
         *reinterpret_cast<Pack*>(out + ((image * rows + row) * columns + column + p) * C + c) = result;
     }
 }
@@ -96,7 +81,7 @@ __device__ __forceinline__ void few_pixels(Index i, const T* from, const T* w, T
 // O = C = groups, a multiple of 16 bytes; n threads.
 extern "C" __global__ void depthwise(const T* __restrict__ x, const T* __restrict__ w, const T* __restrict__ b, T* __restrict__ y, Index n,
         int C, int H, int W, int O, int kh, int kw, int sh, int sw, int top, int left, int dh, int dw, int groups, int oh, int ow, int relu) {
-    MAP
+    GEOMETRY
     GRID_STRIDE(i, n)
         few_pixels(i, x, w, y, C, oh, ow, kh, kw, [&](Index image, int r, int j, int u, int v) { return input_at(g, image, r, j, u, v); },
             [&](int c, A sum) {
@@ -107,7 +92,7 @@ extern "C" __global__ void depthwise(const T* __restrict__ x, const T* __restric
 
 extern "C" __global__ void depthwise_input_grad(const T* __restrict__ gy, const T* __restrict__ w, T* __restrict__ gx, Index n, int C, int H,
         int W, int O, int kh, int kw, int sh, int sw, int top, int left, int dh, int dw, int groups, int oh, int ow) {
-    MAP
+    GEOMETRY
     GRID_STRIDE(i, n)
         few_pixels(i, gy, w, gx, C, H, W, kh, kw, [&](Index image, int h, int j, int u, int v) { return output_at(g, image, h, j, u, v); },
             [](int, A sum) { return sum; });
@@ -117,7 +102,7 @@ extern "C" __global__ void depthwise_input_grad(const T* __restrict__ gy, const 
 extern "C" __global__ void __launch_bounds__(256) grouped_weight_grad(const T* __restrict__ gy, const T* __restrict__ x,
         A* __restrict__ partial, int pixels, int pixels_per_part, int C, int H, int W, int O, int kh, int kw, int sh, int sw, int top, int left,
         int dh, int dw, int groups, int oh, int ow) {
-    MAP
+    GEOMETRY
     __shared__ A of_warps[TAPS][WARPS][32];
     const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, o = blockIdx.x * 32 + lane, K = kh * kw * Cg, k0 = blockIdx.y * TAPS;
     const Index begin = (Index)blockIdx.z * pixels_per_part, end = begin + pixels_per_part < pixels ? begin + pixels_per_part : pixels;

@@ -227,7 +227,7 @@ class Backend:
         return self.float32 if is_16_bit(x.dtype) else None
 
     def sum(self, x: Array, *, axis: Any = None, keepdims: bool = False) -> Array:
-        """Sum over axes.  float16 is summed in float32; integers and bool in int64, as PyTorch."""
+        """Sum over axes.  float16 and bfloat16 are summed in float32; integers and bool in int64, as PyTorch."""
         wide = self._accumulator(x)
         y = self.xp.sum(x, axis=axis, keepdims=keepdims, dtype=wide if x.dtype.kind in "fV" else self.int64)
         return y.astype(x.dtype) if wide is not None else y
@@ -436,14 +436,17 @@ class Backend:
         return x
 
     # ------------------------------------------- kernels whose recorded form takes other options than their array form
+    def _conv_precision(self) -> str:
+        return conv_precision.get()
+
     def conv2d(self, x: Array, w: Array, b: Array | None, *, geom: Any, relu: bool = False) -> Array:
-        return lookup("conv2d", self.kind)(x, w, b, geom, conv_precision.get(), relu)
+        return lookup("conv2d", self.kind)(x, w, b, geom, self._conv_precision(), relu)
 
     def conv2d_input_grad(self, gy: Array, w: Array, *, geom: Any) -> Array:
-        return lookup("conv2d_input_grad", self.kind)(gy, w, geom, conv_precision.get())
+        return lookup("conv2d_input_grad", self.kind)(gy, w, geom, self._conv_precision())
 
     def conv2d_weight_grad(self, gy: Array, x: Array, *, geom: Any) -> Array:
-        return lookup("conv2d_weight_grad", self.kind)(gy, x, geom, conv_precision.get())
+        return lookup("conv2d_weight_grad", self.kind)(gy, x, geom, self._conv_precision())
 
     def batch_norm_grad(self, gy: Array, x: Array, w: Array, mean: Array, invstd: Array, *, eps: float) -> Any:
         return lookup("batch_norm_grad", self.kind)(gy, x, w, mean, invstd)

@@ -6,9 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 from minidl.backend.base import Array, Backend
+from minidl.backend.bfloat16 import accept_bfloat16
 from minidl.backend.cuda_install import why_not
 from minidl.backend.cuda_memory import watch
-from minidl.config import allow_tf32
+from minidl.config import allow_tf32, conv_precision
 from minidl.errors import DeviceError
 from minidl.kernels import lookup
 
@@ -24,6 +25,10 @@ def device_count() -> int:
 class LaunchedVerbs(Backend):
     """The elementwise verbs that have a kernel of our own; the rest of a Backend looks kernels up by itself."""
 
+    def _conv_precision(self) -> str:
+        precision = conv_precision.get()
+        return "tf32" if precision == "fast" and allow_tf32.get() else precision
+
     def relu(self, x: Array) -> Array:
         return lookup("relu", self.kind)(x)
 
@@ -37,10 +42,10 @@ class LaunchedVerbs(Backend):
         return self.xp.add(a, b)
 
     def sigmoid(self, x: Array) -> Array:
-        return lookup("sigmoid", self.kind)(x) if x.dtype.kind == "f" else super().sigmoid(x)
+        return lookup("sigmoid", self.kind)(x) if x.dtype.kind in "fV" else super().sigmoid(x)
 
     def launched_tanh(self, x: Array) -> Array:
-        return lookup("tanh", self.kind)(x) if x.dtype.kind == "f" else self.xp.asarray(self.xp.tanh(x))
+        return lookup("tanh", self.kind)(x) if x.dtype.kind in "fV" else self.xp.asarray(self.xp.tanh(x))
 
     def matmul(self, a: Array, b: Array) -> Array:
         from minidl.kernels.cuda import cublas, launch  # not for `import minidl`
@@ -106,4 +111,6 @@ def cuda_backend(index: int) -> CUDA:
     count = device_count()
     if index >= count:
         raise DeviceError(f"cuda:{index}: there are {count} devices, numbered from 0")
-    return CUDA(index)
+    backend = CUDA(index)
+    accept_bfloat16(backend)
+    return backend
