@@ -100,9 +100,9 @@ class _Minidl(Contender):
         return 2e-9 * self.net.batch * (3 * macs - rows[0].macs), 2e-9 * macs
 
 
-def build(name: str, net: Net, threads: int) -> Contender:
-    """The contender ``name``."""
-    return _minidl(net) if name in (VECTOR, NUMPY) else _torch(name, net, threads)
+def build(name: str, net: Net, threads: int, device: str = "cpu") -> Contender:
+    """The contender ``name``; ``device`` is called as its library calls it."""
+    return _minidl(net, device) if name in (VECTOR, NUMPY) else _torch(name, net, threads, device)
 
 
 def libraries(name: str) -> None:
@@ -110,7 +110,7 @@ def libraries(name: str) -> None:
     importlib.import_module("minidl.models" if name in (VECTOR, NUMPY) else "torch")
 
 
-def _minidl(net: Net) -> Contender:
+def _minidl(net: Net, device: str) -> Contender:
     import minidl
     import minidl.models
     import minidl.optim
@@ -120,10 +120,11 @@ def _minidl(net: Net) -> Contender:
         model = minidl.models.create(net.model, num_classes=net.classes, **net.options)
     for key, tensor in model.state_dict().items():
         tensor.data[...] = numbers(key, tensor.shape)
-    return _Minidl(minidl, net, model, minidl.tensor, minidl.no_grad)
+    prepare = functools.partial(minidl.tensor, device=device)
+    return _Minidl(minidl, net, model.to(device), prepare, minidl.no_grad)
 
 
-def _torch(name: str, net: Net, threads: int) -> Contender:
+def _torch(name: str, net: Net, threads: int, device: str) -> Contender:
     import torch
 
     torch.set_num_threads(threads)
@@ -136,10 +137,10 @@ def _torch(name: str, net: Net, threads: int) -> Contender:
     order = torch.contiguous_format if name == NCHW else torch.channels_last
 
     def prepare(array: np.ndarray) -> Any:
-        tensor = torch.from_numpy(array.copy())
+        tensor = torch.from_numpy(array.copy()).to(device)
         return tensor.contiguous(memory_format=order) if tensor.ndim == 4 else tensor
 
-    model.to(memory_format=order)
+    model.to(device, memory_format=order)
     run = torch.compile(model) if name == COMPILED else None
     return Contender(torch, net, model, prepare, torch.inference_mode if run is None else torch.no_grad, run)
 

@@ -13,15 +13,19 @@ from benchmarks.bench import Case, Contender
 LENGTH = 1000
 
 
-def chain(library: Any, shape: tuple[int, ...], step: Callable[[Any, Any], Any]) -> Contender:
-    """y = x, then y = step(y, x) LENGTH times, then the gradient of x. `library` is minidl or torch: one text for both."""
-    x = library.full(shape, 1.0, requires_grad=True)
-    gradient = library.ones(shape)
+def chain(library: Any, shape: tuple[int, ...], step: Callable[[Any, Any], Any], length: int = LENGTH,
+          **place: Any) -> Contender:  # fmt: skip
+    """y = x, then y = step(y, x) ``length`` times, then the gradient of x. `library` is minidl or torch: one text for both.
+
+    ``place``: the device, if it is another than the library's default.
+    """
+    x = library.full(shape, 1.0, requires_grad=True, **place)
+    gradient = library.ones(shape, **place)
 
     def call() -> Any:
         x.grad = None
         y = x
-        for _ in range(LENGTH):
+        for _ in range(length):
             y = step(y, x)
         y.backward(gradient)
         return x.grad
