@@ -15,10 +15,10 @@ from minidl.backend.dtypes import when_bfloat16_is_used
 
 Array = Any
 
-WITH_NUMBERS = ("add", "sub", "mul", "div", "pow", "maximum", "minimum", "atan2", "fmod", "remainder")
+WITH_NUMBERS = ("add", "sub", "mul", "div", "pow", "maximum", "minimum", "atan2", "fmod", "remainder", "floor_divide")
 IN_FLOAT32 = ("erf", "leaky_relu", "elu", "softplus", "clip", "pow_scalar", "rsqrt", "reciprocal", "prod", "cumsum", "einsum",
-              "getitem_grad", "scatter_add", "eigh", "sigmoid", "tanh")
-PRODUCTS = ("matmul", "linear", "linear_weight_grad")     # a GPU has its own for bfloat16
+              "getitem_grad", "scatter_add", "eigh")
+ON_THE_CPU = ("matmul", "linear", "linear_weight_grad", "sigmoid", "tanh")     # a GPU has kernels for bfloat16
 
 
 def accept_bfloat16(backend: Any) -> None:
@@ -26,7 +26,7 @@ def accept_bfloat16(backend: Any) -> None:
     def prepare() -> None:
         for verb in WITH_NUMBERS:
             setattr(backend, verb, _with_numbers(getattr(backend, verb), backend.float32))
-        for verb in IN_FLOAT32 + (PRODUCTS if backend.kind != "cuda" else ()):
+        for verb in IN_FLOAT32 + (ON_THE_CPU if backend.kind == "cpu" else ()):
             setattr(backend, verb, _in_float32(getattr(backend, verb), backend.float32))
     when_bfloat16_is_used(prepare)
 

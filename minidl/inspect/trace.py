@@ -109,7 +109,7 @@ def trace(model: Module, input_shape: Shape) -> Trace:
 
 
 def _run(model: Module, shape: Shape) -> Trace:
-    like = next((p for p in model.parameters() if p.dtype.kind == "f"), None)
+    like = next((p for p in model.parameters() if p.is_floating_point()), None)
     options = {} if like is None else {"dtype": like.dtype, "device": like.device}
     x = zeros(shape, **options).requires_grad_()
     calls: list[Call] = []

@@ -434,7 +434,7 @@ def _bitwise_not() -> Any:
 
     def bitwise_not(x: Tensor) -> Tensor:
         """~x; the other truth value of bool."""
-        if isinstance(x, Tensor) and x.data.dtype.kind == "f":
+        if isinstance(x, Tensor) and x.data.dtype.kind in "fV":
             raise DTypeError(f"bitwise_not: does not take {x.dtype}; integers and bool have bits")
         return run(x)
     tensors.bitwise_not = bitwise_not
@@ -499,7 +499,7 @@ def masked_fill(x: Tensor, mask: Tensor, value: float) -> Tensor:
     full = broadcast("masked_fill", mask.shape, x.shape)
     if full != x.shape:
         x = tensors.broadcast_to(x, shape=full)
-    return tensors.masked_fill(x, mask, value=float(value) if kind == "f" else int(value) if kind in "iu" else value != 0)
+    return tensors.masked_fill(x, mask, value=float(value) if kind in "fV" else int(value) if kind in "iu" else value != 0)
 
 
 def clamp(x: Tensor, min: Any = None, max: Any = None) -> Tensor:
@@ -510,7 +510,7 @@ def clamp(x: Tensor, min: Any = None, max: Any = None) -> Tensor:
     if isinstance(min, Tensor) or isinstance(max, Tensor):
         x = x if min is None else maximum(x, min)
         return x if max is None else minimum(x, max)
-    if x.data.dtype.kind != "f" and float in (type(min), type(max)):
+    if x.data.dtype.kind not in "fV" and float in (type(min), type(max)):
         x = x.to(x.F.float32)
     return tensors.clip(x, low=min, high=max)
 
