@@ -12,8 +12,10 @@ extern "C" __global__ void philox_bits(unsigned* __restrict__ words, Index n, un
 }
 
 // y = x / (1-p) where the word is at least threshold = round(p * 2^32), else 0.  x is null where the mask itself is asked for.
+// live is null, or has (seed, offset) in device memory, where a CUDA graph finds another key at each replay.
 extern "C" __global__ void dropout_naive(const T* __restrict__ x, T* __restrict__ y, Index n, unsigned threshold, A scale,
-        unsigned long long seed, unsigned long long offset) {
+        const unsigned long long* __restrict__ live, unsigned long long seed, unsigned long long offset) {
+    if (live) { seed = live[0]; offset = live[1]; }
     GRID_STRIDE(i, n) {
         const A mask = philox(seed, offset, i / 4).w[i % 4] >= threshold ? scale : A(0);
         y[i] = T(x ? A(x[i]) * mask : mask);
@@ -21,7 +23,8 @@ extern "C" __global__ void dropout_naive(const T* __restrict__ x, T* __restrict_
 }
 
 extern "C" __global__ void dropout(const T* __restrict__ x, T* __restrict__ y, Index n, unsigned threshold, A scale,
-        unsigned long long seed, unsigned long long offset) {
+        const unsigned long long* __restrict__ live, unsigned long long seed, unsigned long long offset) {
+    if (live) { seed = live[0]; offset = live[1]; }
     GRID_STRIDE(counter, (n + 3) / 4) {
         const Words drawn = philox(seed, offset, counter);
 #pragma unroll

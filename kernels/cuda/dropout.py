@@ -1,6 +1,7 @@
 """Launches of dropout.cu: dropout with a mask that is drawn again in the backward pass."""
 from typing import Any
 
+from minidl.kernels.cuda import capture
 from minidl.kernels.cuda.launch import Array, cuda, launch, same_dtype
 from minidl.kernels.cuda.layout import contiguous
 
@@ -10,7 +11,9 @@ FILE = "dropout.cu"
 def _drop(gpu: Any, entry: str, x: Array | None, y: Array, p: float, key: tuple[int, int]) -> Array:
     threshold = round(p * 2**32)
     work = y.size if entry.endswith("naive") else -(-y.size // 4)
-    launch(gpu, FILE, entry, (x, y, y.size, threshold, 1 / (1 - p), *key), dtype=y.dtype, work=work)
+    active = capture.current()
+    live = None if active is None else active.key(key)
+    launch(gpu, FILE, entry, (x, y, y.size, threshold, 1 / (1 - p), live, *key), dtype=y.dtype, work=work)
     return y
 
 

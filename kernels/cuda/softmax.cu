@@ -60,6 +60,9 @@ extern "C" __global__ void softmax_grad(const T* __restrict__ gy, const T* __res
     }
 }
 
+// A label that is no class is read from nowhere: its loss and gradients are NaN.  Callers look for one before, but not in a CUDA graph.
+__device__ __forceinline__ bool is_class(Index label, int D) { return label >= 0 && label < D; }
+
 // losses[m] = -(1-e)*weight[t]*logp[t] - e/D * sum of weight[c]*logp[c]; 0 where t is to be ignored.  weight may be null.
 extern "C" __global__ void softmax_cross_entropy(const T* __restrict__ x, const Index* __restrict__ labels, const T* __restrict__ weight,
         T* __restrict__ losses, T* __restrict__ sample_weights, Index rows, int D, Index ignore, A smoothing) {
@@ -74,10 +77,10 @@ extern "C" __global__ void softmax_cross_entropy(const T* __restrict__ x, const 
             everywhere = warp_sum(everywhere);
         }
         if (lane == 0) {
-            const bool counted = label != ignore;
-            const A own = counted ? (weight ? A(weight[label]) : A(1)) : A(0);
-            const A loss = counted ? (log_total - (A(r[label]) - m.top)) * own * (A(1) - smoothing) + everywhere * smoothing / A(D) : A(0);
-            losses[row] = T(loss);
+            const bool counted = label != ignore, known = is_class(label, D);
+            const A own = counted ? (weight && known ? A(weight[label]) : A(1)) : A(0);
+            const A at_label = known ? log_total - (A(r[label]) - m.top) : A(nanf(""));
+            losses[row] = T(counted ? at_label * own * (A(1) - smoothing) + everywhere * smoothing / A(D) : A(0));
             sample_weights[row] = T(own);
         }
     }
@@ -87,14 +90,15 @@ extern "C" __global__ void softmax_cross_entropy_grad(const T* __restrict__ g, c
         const T* __restrict__ weight, T* __restrict__ gx, Index rows, int D, Index ignore, A smoothing) {
     WARP_PER_ROW(row, rows) {
         const Index label = labels[row];
-        const bool counted = label != ignore;
+        const bool counted = label != ignore, known = is_class(label, D);
         const Row m = measure(x + row * D, lane, 32, D);
         A all = 0;                                              // the sum of the target distribution, times its weights
         if (smoothing > A(0)) {
             for (int d = lane; d < D; d += 32) all += weight ? A(weight[d]) : A(1);
             all = warp_sum(all) * smoothing / A(D);
         }
-        const A own = counted ? (weight ? A(weight[label]) : A(1)) * (A(1) - smoothing) : A(0);
+        const A at_label = !known ? A(nanf("")) : weight ? A(weight[label]) : A(1);
+        const A own = counted ? at_label * (A(1) - smoothing) : A(0);
         all += own;
         for (int d = lane; d < D; d += 32) {
             const A p = exponential(A(x[row * D + d]) - m.top) / m.total;
