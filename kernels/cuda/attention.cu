@@ -226,9 +226,7 @@ __device__ __forceinline__ void forward(const T* __restrict__ q, const T* __rest
 #pragma unroll
                 for (int j = 0; j < E / SIDE; j++) sums[r][j] *= keep;
             }
-#ifndef BUG_NO_BARRIER_BEFORE_VALUES
             __syncthreads();                                    // nobody reads the keys any more
-#endif
             other.load(v, h, keys, start);
             __syncthreads();
             mix<E>(weights, mine, other, sums);

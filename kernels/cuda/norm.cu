@@ -90,6 +90,19 @@ extern "C" __global__ void batch_norm_apply(const T* __restrict__ x, const A* __
     }
 }
 
+// The same with given statistics: y = (x - mean) / sqrt(var + eps) * w + b ...
+extern "C" __global__ void batch_norm_inference(const T* __restrict__ x, const A* __restrict__ mean, const A* __restrict__ var,
+        const T* __restrict__ w, const T* __restrict__ b, const T* __restrict__ residual, T* __restrict__ y, Index n, int C, double eps,
+        int relu) {
+    GRID_STRIDE(i, n) {
+        const int c = i % C;
+        const A scale = A(1) / square_root(var[c] + A(eps));
+        A value = (A(x[i]) - mean[c]) * (w ? scale * A(w[c]) : scale) + (b ? A(b[c]) : A(0));
+        if (residual) value += A(residual[i]);
+        y[i] = T(relu && value < A(0) ? A(0) : value);
+    }
+}
+
 // Sums of g and g * (x - mean) over rows, where g is gy, or with ReLU gy where y > 0.
 extern "C" __global__ void __launch_bounds__(256, 2) batch_norm_grad_sums(const T* __restrict__ gy, const T* __restrict__ x,
         const T* __restrict__ y, const A* __restrict__ mean, A* __restrict__ partial, Index rows, int C, int rows_per_block) {

@@ -83,12 +83,33 @@ def batch_norm_relu(
     return _apply(gpu, x, w, b, residual, mean, invstd, True), mean, invstd
 
 
-@cuda("batch_norm_inference", "cuda", lambda x, w, b, *others, **options: same_dtype(x, w, b) and x.size > 0)
-def batch_norm_inference(gpu: Any, x: Array, w: Array | None, b: Array | None, mean: Array, var: Array, eps: float) -> Array:
+def _takes_inference(x: Array, w: Array | None, b: Array | None, mean: Array, var: Array, *others: Any, **options: Any) -> bool:
+    residual = others[0] if others and hasattr(others[0], "dtype") else None
+    return same_dtype(x, w, b, residual) and x.size > 0
+
+
+def _inference(gpu: Any, x: Array, w: Array | None, b: Array | None, mean: Array, var: Array, residual: Array | None, eps: float,
+               relu: bool) -> Array:  # fmt: skip
     x = channels_last(gpu, x)
     acc = _computed(gpu, x.dtype)
-    invstd = (1 / gpu.xp.sqrt(var.astype(gpu.xp.float64) + eps)).astype(acc)
-    return _apply(gpu, x, w, b, None, gpu.xp.ascontiguousarray(mean.astype(acc, copy=False)), invstd, False)
+    residual = None if residual is None else channels_last(gpu, residual)
+    w, b, mean, var = contiguous(gpu, w, b, mean.astype(acc, copy=False), var.astype(acc, copy=False))
+    y = gpu.xp.empty(x.shape, x.dtype)
+    arguments = (x, mean, var, w, b, residual, y, y.size, x.shape[-1], eps, int(relu))
+    launch(gpu, FILE, "batch_norm_inference", arguments, dtype=x.dtype, work=y.size)
+    return channels_first(gpu, y)
+
+
+@cuda("batch_norm_inference", "cuda", _takes_inference)
+def batch_norm_inference(gpu: Any, x: Array, w: Array | None, b: Array | None, mean: Array, var: Array, eps: float) -> Array:
+    return _inference(gpu, x, w, b, mean, var, None, eps, False)
+
+
+@cuda("batch_norm_relu_inference", "cuda", _takes_inference)
+def batch_norm_relu_inference(
+    gpu: Any, x: Array, w: Array | None, b: Array | None, mean: Array, var: Array, residual: Array | None, eps: float
+) -> Array:
+    return _inference(gpu, x, w, b, mean, var, residual, eps, True)
 
 
 def _batch_norm_grad(

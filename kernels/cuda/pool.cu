@@ -1,4 +1,4 @@
-// pool.cu - max and average pooling of channels-last maps: x (N, H, W, C), y (N, oh, ow, C).
+// pool.cu - max and average pooling, adaptive or not, of channels-last maps: x (N, H, W, C), y (N, oh, ow, C).
 //
 //   naive   a thread an output; gradients scatter to the input with atomics
 //   cuda    forward the same, with the window clipped once rather than tested at every position; gradients gather: a thread a pixel
@@ -121,6 +121,80 @@ extern "C" __global__ void avg_pool_grad(const T* __restrict__ gy, T* __restrict
             for (int j = j0; j <= j1; j++)
                 sum += A(gy[((image + r) * ow + j) * C + c])
                      / A(averaged(r, sh, top, bottom, kh, H, count_pad) * averaged(j, sw, left, right, kw, W, count_pad));
+        gx[i] = T(sum);
+    }
+}
+
+// y[i] = x at the flat index of its plane that max pooling found: the second derivative asks for it.
+extern "C" __global__ void max_pool_take(const T* __restrict__ x, const Index* __restrict__ indices, T* __restrict__ y, Index n, int C,
+        Index plane_in, Index plane_out) {
+    GRID_STRIDE(i, n) y[i] = x[(i / (C * plane_out) * plane_in + indices[i]) * C + i % C];
+}
+
+// ---- adaptive pooling: output r of an axis covers r*size/count .. ceil((r+1)*size/count), and neighbours may share a pixel -----------
+__device__ __forceinline__ int bin_begin(int r, int count, int size) { return int((Index)r * size / count); }
+__device__ __forceinline__ int bin_end(int r, int count, int size) { return int(((Index)(r + 1) * size + count - 1) / count); }
+// The bins over a pixel: the first that ends behind it to the last that begins before.
+__device__ __forceinline__ int first_bin(int at, int count, int size) { return int((Index)at * count / size); }
+__device__ __forceinline__ int last_bin(int at, int count, int size) { return int(((Index)(at + 1) * count + size - 1) / size) - 1; }
+
+extern "C" __global__ void adaptive_avg_pool(const T* __restrict__ x, T* __restrict__ y, Index n, int C, int H, int W, int oh, int ow) {
+    GRID_STRIDE(i, n) {
+        const int c = i % C, j = i / C % ow, r = i / ((Index)C * ow) % oh;
+        const Index image = i / ((Index)C * ow * oh) * H;
+        const int h0 = bin_begin(r, oh, H), h1 = bin_end(r, oh, H), w0 = bin_begin(j, ow, W), w1 = bin_end(j, ow, W);
+        A sum = 0;
+        for (int h = h0; h < h1; h++)
+            for (int w = w0; w < w1; w++) sum += A(x[((image + h) * W + w) * C + c]);
+        y[i] = T(sum / A((h1 - h0) * (w1 - w0)));
+    }
+}
+
+extern "C" __global__ void adaptive_avg_pool_grad(const T* __restrict__ gy, T* __restrict__ gx, Index n, int C, int H, int W, int oh, int ow) {
+    GRID_STRIDE(i, n) {
+        const int c = i % C, w = i / C % W, h = i / ((Index)C * W) % H;
+        const Index image = i / ((Index)C * W * H) * oh;
+        const int r1 = last_bin(h, oh, H), j0 = first_bin(w, ow, W), j1 = last_bin(w, ow, W);
+        A sum = 0;
+        for (int r = first_bin(h, oh, H); r <= r1; r++)
+            for (int j = j0; j <= j1; j++) {
+                const int size = (bin_end(r, oh, H) - bin_begin(r, oh, H)) * (bin_end(j, ow, W) - bin_begin(j, ow, W));
+                sum += A(gy[((image + r) * ow + j) * C + c]) / A(size);
+            }
+        gx[i] = T(sum);
+    }
+}
+
+extern "C" __global__ void adaptive_max_pool(const T* __restrict__ x, T* __restrict__ y, Index* __restrict__ indices, Index n, int C, int H,
+        int W, int oh, int ow) {
+    GRID_STRIDE(i, n) {
+        const int c = i % C, j = i / C % ow, r = i / ((Index)C * ow) % oh;
+        const Index image = i / ((Index)C * ow * oh) * H;
+        const int h0 = bin_begin(r, oh, H), h1 = bin_end(r, oh, H), w0 = bin_begin(j, ow, W), w1 = bin_end(j, ow, W);
+        int at = h0 * W + w0;
+        A best = A(x[(image * W + at) * C + c]);
+        for (int h = h0; h < h1; h++)
+            for (int w = w0; w < w1; w++) {
+                const A value = A(x[((image + h) * W + w) * C + c]);
+                if (value > best || (value != value && best == best)) { best = value; at = h * W + w; }        // the first maximum, or NaN
+            }
+        y[i] = T(best);
+        indices[i] = at;
+    }
+}
+
+extern "C" __global__ void adaptive_max_pool_grad(const T* __restrict__ gy, const Index* __restrict__ indices, T* __restrict__ gx, Index n, int C,
+        int H, int W, int oh, int ow) {
+    GRID_STRIDE(i, n) {
+        const int c = i % C, w = i / C % W, h = i / ((Index)C * W) % H;
+        const Index image = i / ((Index)C * W * H) * oh;
+        const int mine = h * W + w, r1 = last_bin(h, oh, H), j0 = first_bin(w, ow, W), j1 = last_bin(w, ow, W);
+        A sum = 0;
+        for (int r = first_bin(h, oh, H); r <= r1; r++)
+            for (int j = j0; j <= j1; j++) {
+                const Index bin = ((image + r) * ow + j) * C + c;
+                if (indices[bin] == mine) sum += A(gy[bin]);
+            }
         gx[i] = T(sum);
     }
 }

@@ -1,4 +1,4 @@
-"""Launches of pool.cu: max and average pooling with their gradients."""
+"""Launches of pool.cu: max and average pooling, adaptive or not, with their gradients."""
 from typing import Any
 
 from minidl.kernels.cuda.launch import Array, cuda, launch, same_dtype
@@ -76,3 +76,46 @@ def avg_pool2d_grad(gpu: Any, gy: Array, geom: Any, count_include_pad: bool = Tr
     arguments = (gy, gx, gx.size, *_average_geometry(geom, count_include_pad))
     launch(gpu, FILE, "avg_pool_grad", arguments, dtype=gy.dtype, work=gx.size)
     return channels_first(gpu, gx)
+
+
+@cuda("max_pool2d_take", "cuda", _takes)
+def max_pool2d_take(gpu: Any, x: Array, indices: Array, geom: Any) -> Array:
+    plane_in, plane_out, c = x.shape[2] * x.shape[3], indices.shape[2] * indices.shape[3], x.shape[1]
+    x, indices = channels_last(gpu, x), channels_last(gpu, indices)
+    y = gpu.xp.empty(indices.shape, x.dtype)
+    launch(gpu, FILE, "max_pool_take", (x, indices, y, y.size, c, plane_in, plane_out), dtype=x.dtype, work=y.size)
+    return channels_first(gpu, y)
+
+
+def _adaptive(
+    gpu: Any, entry: str, inputs: tuple[Array, ...], out_hw: tuple[int, int], *geometry: int, indices: bool = False
+) -> Any:
+    """Runs a kernel of the form (inputs, outputs, n, C, geometry); its outputs have ``out_hw`` pixels."""
+    inputs = tuple(channels_last(gpu, a) for a in inputs)
+    c, dtype = inputs[0].shape[-1], inputs[0].dtype
+    shape = (len(inputs[0]), *out_hw, c)
+    outputs = [gpu.xp.empty(shape, kind) for kind in (dtype, gpu.xp.int64)[: 1 + indices]]
+    size = outputs[0].size
+    launch(gpu, FILE, entry, (*inputs, *outputs, size, c, *geometry), dtype=dtype, work=size)
+    found = tuple(channels_first(gpu, y) for y in outputs)
+    return found if indices else found[0]
+
+
+@cuda("adaptive_avg_pool2d", "cuda", _takes)
+def adaptive_avg_pool2d(gpu: Any, x: Array, out_hw: tuple[int, int]) -> Array:
+    return _adaptive(gpu, "adaptive_avg_pool", (x,), out_hw, *x.shape[2:], *out_hw)
+
+
+@cuda("adaptive_avg_pool2d_grad", "cuda", _takes)
+def adaptive_avg_pool2d_grad(gpu: Any, gy: Array, in_hw: tuple[int, int]) -> Array:
+    return _adaptive(gpu, "adaptive_avg_pool_grad", (gy,), in_hw, *in_hw, *gy.shape[2:])
+
+
+@cuda("adaptive_max_pool2d", "cuda", _takes)
+def adaptive_max_pool2d(gpu: Any, x: Array, out_hw: tuple[int, int]) -> tuple[Array, Array]:
+    return _adaptive(gpu, "adaptive_max_pool", (x,), out_hw, *x.shape[2:], *out_hw, indices=True)
+
+
+@cuda("adaptive_max_pool2d_grad", "cuda", _takes)
+def adaptive_max_pool2d_grad(gpu: Any, gy: Array, indices: Array, in_hw: tuple[int, int]) -> Array:
+    return _adaptive(gpu, "adaptive_max_pool_grad", (gy, indices), in_hw, *in_hw, *gy.shape[2:])

@@ -43,7 +43,9 @@ extern "C" __global__ void __launch_bounds__(256, 2) channel_sum_rows(const T* _
     }
 #pragma unroll
     for (int e = 0; e < PACK; e++) shared[threadIdx.y][threadIdx.x * PACK + e] = sums[e];
+#ifndef BUG_NO_BARRIER_BEFORE_ADDING
     __syncthreads();
+#endif
     for (int e = threadIdx.y * 32 + threadIdx.x; e < 32 * PACK; e += 256) {
         A sum = 0;
 #pragma unroll

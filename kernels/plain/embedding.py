@@ -6,7 +6,8 @@ from minidl.kernels.plain.arrays import Array, widen
 from minidl.kernels.registry import plain
 
 
-def _check(indices: Array, num: int) -> None:
+def check(indices: Array, num: int) -> None:
+    """A DataError if an index is in no table of ``num`` rows."""
     if indices.size and not (0 <= int(indices.min()) and int(indices.max()) < num):
         found = int(indices.min()) if int(indices.min()) < 0 else int(indices.max())
         raise DataError(
@@ -16,13 +17,13 @@ def _check(indices: Array, num: int) -> None:
 
 @plain("embedding")
 def embedding(xp: Any, weight: Array, indices: Array) -> Array:
-    _check(indices, weight.shape[0])
+    check(indices, weight.shape[0])
     return xp.take(weight, indices, axis=0)
 
 
 @plain("embedding_grad")
 def embedding_grad(xp: Any, gy: Array, indices: Array, num: int) -> Array:
-    _check(indices, num)
+    check(indices, num)
     (rows,) = widen(xp, gy)
     gweight = xp.zeros((num, gy.shape[-1]), rows.dtype)
     if indices.size:

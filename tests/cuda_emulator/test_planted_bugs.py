@@ -69,6 +69,7 @@ IN_OUR_KERNELS = {
     "BUG_NO_BARRIER_BEFORE_READING": ("batch_norm", "naive", (numbers(4, 5, 7, 7), None, None, 1e-5)),
     "BUG_NO_BARRIER_BEFORE_REUSE": ("batch_norm", "naive", (numbers(4, 5, 7, 7), None, None, 1e-5)),
     "BUG_NO_BARRIER_BEFORE_JOINING": ("batch_norm", "cuda", (numbers(4, 5, 7, 7), None, None, 1e-5)),
+    "BUG_NO_BARRIER_BEFORE_ADDING": ("channel_sum", "cuda", (numbers(70, 6),)),
     "BUG_NO_BARRIER_BEFORE_NEXT_TILE": (
         "conv2d", "cuda", (numbers(2, 8, 9, 9), numbers(70, 8, 3, 3), None, conv2d_geometry((2, 8, 9, 9), (70, 8, 3, 3), 1, 1))
     ),

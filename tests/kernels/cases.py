@@ -91,7 +91,7 @@ def assert_close(verb, got, expected, dtype, scale=1.0):
 def check(verb, *arguments, dtype, scale=1.0):
     """Every variant of a verb against its reference; twice for the same bits; and its inputs as they were before.
 
-    Returns the reference's result.
+    Only the "naive" CUDA kernels may use atomics, which add in another order every time on a GPU.  Returns the reference's result.
     """
     kept = [a.copy() if isinstance(a, np.ndarray) else a for a in arguments]
     expected = variants(verb)["reference"](*arguments)
@@ -99,7 +99,8 @@ def check(verb, *arguments, dtype, scale=1.0):
         got, again = kernel(*arguments), kernel(*arguments)
         assert_close(verb, got, expected, dtype, scale)
         for a, b in zip(*(r if isinstance(r, tuple) else (r,) for r in (got, again)), strict=True):
-            assert a.tobytes() == b.tobytes(), f"{verb} {name}: two runs gave different bits"
+            same = name.endswith("cuda naive") or a.tobytes() == b.tobytes()
+            assert same, f"{verb} {name}: two runs gave different bits"
             assert not any(np.shares_memory(a, x) for x in arguments if isinstance(x, np.ndarray)), f"{verb} {name}: a view"
     for before, after in zip(kept, arguments, strict=True):
         if isinstance(before, np.ndarray):

@@ -32,7 +32,7 @@ def check(q, k, v, gy, scale, dtype):
             found = gradient(gy, q, k, v, kept, scale)
             assert_close("attention_grad", found, gradients, dtype, scale=10)
         first, second = ((*kernel(q, k, v, scale), *backward[name](gy, q, k, v, kept, scale)) for _ in range(2))
-        assert all(a.tobytes() == b.tobytes() for a, b in zip(first, second, strict=True)), f"{name}: two runs gave different bits"
+        assert all(a.tobytes() == b.tobytes() for a, b in zip(first, second, strict=True)), f"{name}: not the same bits twice"
     for a, b in zip(arrays, before, strict=True):
         np.testing.assert_array_equal(a, b, err_msg="an input was written")
 

@@ -1,0 +1,47 @@
+"""Launches of embedding.cu: rows of a table by index, and the gradient that adds rows back."""
+from typing import Any
+
+from minidl.kernels.cuda.launch import Array, cuda, launch, same_dtype
+from minidl.kernels.cuda.layout import contiguous
+from minidl.kernels.plain.embedding import check
+
+FILE = "embedding.cu"
+
+
+def _takes(weight: Array, indices: Array, *num: int) -> bool:
+    return same_dtype(weight) and weight.size > 0 and indices.size > 0
+
+
+def _indices(gpu: Any, indices: Array, num: int) -> Array:
+    """Flat and int64, after a look that all of them are in the table."""
+    check(indices, num)
+    return gpu.xp.ascontiguousarray(indices.reshape(-1).astype(gpu.xp.int64, copy=False))
+
+
+@cuda("embedding", "cuda", _takes)
+def embedding(gpu: Any, weight: Array, indices: Array) -> Array:
+    flat = _indices(gpu, indices, len(weight))
+    (weight,) = contiguous(gpu, weight)
+    y = gpu.xp.empty((*indices.shape, weight.shape[1]), weight.dtype)
+    launch(gpu, FILE, "embedding", (weight, flat, y, y.size, weight.shape[1]), dtype=y.dtype, work=y.size)
+    return y
+
+
+@cuda("embedding_grad", "naive", _takes)
+def embedding_grad_naive(gpu: Any, gy: Array, indices: Array, num: int) -> Array:
+    flat, size = _indices(gpu, indices, num), gy.shape[-1]
+    (gy,) = contiguous(gpu, gy)
+    gweight = gpu.xp.zeros((num, size), gpu.xp.float32 if gy.dtype.itemsize == 2 else gy.dtype)
+    launch(gpu, FILE, "embedding_grad_naive", (gy, flat, gweight, gy.size, size), dtype=gy.dtype, work=gy.size)
+    return gweight.astype(gy.dtype, copy=False)
+
+
+@cuda("embedding_grad", "cuda", _takes)
+def embedding_grad(gpu: Any, gy: Array, indices: Array, num: int) -> Array:
+    xp, flat, size = gpu.xp, _indices(gpu, indices, num), gy.shape[-1]
+    (gy,) = contiguous(gpu, gy)
+    order = xp.argsort(flat, kind="stable")
+    begins = xp.searchsorted(flat[order], xp.arange(num + 1))
+    gweight = xp.empty((num, size), gy.dtype)
+    launch(gpu, FILE, "embedding_grad", (gy, order, begins, gweight, gweight.size, size), dtype=gy.dtype, work=gweight.size)
+    return gweight
