@@ -1,5 +1,7 @@
 // norm.cu - batch normalisation with ReLU and residual, over rows (N*H*W, C); layer normalisation; local response normalisation.
 //
+// Batch norm's parameters are of the type that is computed in: float32 beside 16-bit images, as mixed precision has them.
+//
 // Batch norm, forward and backward: statistics of each channel over all rows, then one pass that applies them.
 //   naive   a block a channel: mean, then variance, two passes over memory that it reads with a stride of C
 //   cuda    a block has 32 channels and a stretch of rows, so that a warp reads 32 neighbours; each thread keeps mean and centred
@@ -81,10 +83,10 @@ extern "C" __global__ void __launch_bounds__(256, 2) batch_norm_statistics_naive
 
 // y = (x - mean) * invstd * w + b, then + residual and ReLU where asked for; w, b and residual may be null.
 extern "C" __global__ void batch_norm_apply(const T* __restrict__ x, const A* __restrict__ mean, const A* __restrict__ invstd,
-        const T* __restrict__ w, const T* __restrict__ b, const T* __restrict__ residual, T* __restrict__ y, Index n, int C, int relu) {
+        const A* __restrict__ w, const A* __restrict__ b, const T* __restrict__ residual, T* __restrict__ y, Index n, int C, int relu) {
     GRID_STRIDE(i, n) {
         const int c = i % C;
-        A value = (A(x[i]) - mean[c]) * (w ? invstd[c] * A(w[c]) : invstd[c]) + (b ? A(b[c]) : A(0));
+        A value = (A(x[i]) - mean[c]) * (w ? invstd[c] * w[c] : invstd[c]) + (b ? b[c] : A(0));
         if (residual) value += A(residual[i]);
         y[i] = T(relu && value < A(0) ? A(0) : value);
     }
@@ -92,12 +94,12 @@ extern "C" __global__ void batch_norm_apply(const T* __restrict__ x, const A* __
 
 // The same with given statistics: y = (x - mean) / sqrt(var + eps) * w + b ...
 extern "C" __global__ void batch_norm_inference(const T* __restrict__ x, const A* __restrict__ mean, const A* __restrict__ var,
-        const T* __restrict__ w, const T* __restrict__ b, const T* __restrict__ residual, T* __restrict__ y, Index n, int C, double eps,
+        const A* __restrict__ w, const A* __restrict__ b, const T* __restrict__ residual, T* __restrict__ y, Index n, int C, double eps,
         int relu) {
     GRID_STRIDE(i, n) {
         const int c = i % C;
         const A scale = A(1) / square_root(var[c] + A(eps));
-        A value = (A(x[i]) - mean[c]) * (w ? scale * A(w[c]) : scale) + (b ? A(b[c]) : A(0));
+        A value = (A(x[i]) - mean[c]) * (w ? scale * w[c] : scale) + (b ? b[c] : A(0));
         if (residual) value += A(residual[i]);
         y[i] = T(relu && value < A(0) ? A(0) : value);
     }
@@ -131,7 +133,7 @@ extern "C" __global__ void __launch_bounds__(256, 2) batch_norm_grad_sums(const 
 }
 
 // gw = invstd * sum(g * (x - mean)), gb = sum(g), and per channel the three numbers with which gx = g*scale + (x-mean)*by_x + constant.
-extern "C" __global__ void batch_norm_grad_join(const A* __restrict__ partial, const A* __restrict__ invstd, const T* __restrict__ w,
+extern "C" __global__ void batch_norm_grad_join(const A* __restrict__ partial, const A* __restrict__ invstd, const A* __restrict__ w,
         A* __restrict__ gw, A* __restrict__ gb, A* __restrict__ factors, int C, int parts, double count) {
     GRID_STRIDE(c, C) {
         double sum = 0, along = 0;
@@ -139,7 +141,7 @@ extern "C" __global__ void batch_norm_grad_join(const A* __restrict__ partial, c
             sum += partial[((Index)part * C + c) * 2];
             along += partial[((Index)part * C + c) * 2 + 1];
         }
-        const double scale = double(invstd[c]) * (w ? double(A(w[c])) : 1.0);
+        const double scale = double(invstd[c]) * (w ? double(w[c]) : 1.0);
         along *= invstd[c];
         gb[c] = A(sum);
         gw[c] = A(along);

@@ -14,6 +14,12 @@ def _computed(gpu: Any, dtype: Any) -> Any:
     return gpu.xp.dtype(gpu.xp.float32) if dtype.itemsize == 2 else dtype
 
 
+def _parameters(gpu: Any, dtype: Any, *arrays: Array | None) -> list[Array | None]:
+    """Parameters in the dtype that arrays of ``dtype`` are computed in; None stays None."""
+    acc = _computed(gpu, dtype)
+    return contiguous(gpu, *[None if a is None else a.astype(acc, copy=False) for a in arrays])
+
+
 def _stretches(gpu: Any, rows: int, columns: int) -> tuple[int, tuple[int, int]]:
     """(rows of a block, grid) for the kernels that sum down columns: a few blocks for each processor, of 64 rows or more."""
     across = max(1, -(-columns // TILE))
@@ -24,6 +30,19 @@ def _stretches(gpu: Any, rows: int, columns: int) -> tuple[int, tuple[int, int]]
 
 def _takes(x: Array, *others: Any, **options: Any) -> bool:
     return same_dtype(x, *(a for a in others if hasattr(a, "dtype"))) and x.size > 0
+
+
+def _takes_batch(x: Array, w: Array | None, b: Array | None, *others: Any, **options: Any) -> bool:
+    """The images are of one dtype; the parameters are too, or float32 beside 16 bits."""
+    return _takes(x, *others) and _suit(x, w, b)
+
+
+def _suit(x: Array, *parameters: Array | None) -> bool:
+    return all(p is None or p.dtype == x.dtype or x.dtype.itemsize == 2 and p.dtype.name == "float32" for p in parameters)
+
+
+def _takes_batch_grad(gy: Array, x: Array, w: Array | None, *others: Any, **options: Any) -> bool:
+    return _takes(gy, x) and _suit(x, w)
 
 
 def _takes_grad(gy: Array, x: Array, w: Array | None, *others: Any, **options: Any) -> bool:
@@ -53,27 +72,27 @@ def _apply(
     gpu: Any, x: Array, w: Array | None, b: Array | None, residual: Array | None, mean: Array, invstd: Array, relu: bool
 ) -> Array:
     y = gpu.xp.empty(x.shape, x.dtype)
-    w, b = contiguous(gpu, w, b)
+    w, b = _parameters(gpu, x.dtype, w, b)
     arguments = (x, mean, invstd, w, b, residual, y, y.size, x.shape[-1], int(relu))
     launch(gpu, FILE, "batch_norm_apply", arguments, dtype=x.dtype, work=y.size)
     return channels_first(gpu, y)
 
 
-@cuda("batch_norm", "naive", _takes)
+@cuda("batch_norm", "naive", _takes_batch)
 def batch_norm_naive(gpu: Any, x: Array, w: Array | None, b: Array | None, eps: float) -> tuple[Array, Array, Array]:
     x = channels_last(gpu, x)
     mean, invstd = _statistics_naive(gpu, x, eps)
     return _apply(gpu, x, w, b, None, mean, invstd, False), mean, invstd
 
 
-@cuda("batch_norm", "cuda", _takes)
+@cuda("batch_norm", "cuda", _takes_batch)
 def batch_norm(gpu: Any, x: Array, w: Array | None, b: Array | None, eps: float) -> tuple[Array, Array, Array]:
     x = channels_last(gpu, x)
     mean, invstd = _statistics(gpu, x, eps)
     return _apply(gpu, x, w, b, None, mean, invstd, False), mean, invstd
 
 
-@cuda("batch_norm_relu", "cuda", _takes)
+@cuda("batch_norm_relu", "cuda", _takes_batch)
 def batch_norm_relu(
     gpu: Any, x: Array, w: Array | None, b: Array | None, residual: Array | None, eps: float
 ) -> tuple[Array, Array, Array]:
@@ -85,15 +104,14 @@ def batch_norm_relu(
 
 def _takes_inference(x: Array, w: Array | None, b: Array | None, mean: Array, var: Array, *others: Any, **options: Any) -> bool:
     residual = others[0] if others and hasattr(others[0], "dtype") else None
-    return same_dtype(x, w, b, residual) and x.size > 0
+    return same_dtype(x, residual) and x.size > 0 and _suit(x, w, b, mean, var)
 
 
 def _inference(gpu: Any, x: Array, w: Array | None, b: Array | None, mean: Array, var: Array, residual: Array | None, eps: float,
                relu: bool) -> Array:  # fmt: skip
     x = channels_last(gpu, x)
-    acc = _computed(gpu, x.dtype)
     residual = None if residual is None else channels_last(gpu, residual)
-    w, b, mean, var = contiguous(gpu, w, b, mean.astype(acc, copy=False), var.astype(acc, copy=False))
+    w, b, mean, var = _parameters(gpu, x.dtype, w, b, mean, var)
     y = gpu.xp.empty(x.shape, x.dtype)
     arguments = (x, mean, var, w, b, residual, y, y.size, x.shape[-1], eps, int(relu))
     launch(gpu, FILE, "batch_norm_inference", arguments, dtype=x.dtype, work=y.size)
@@ -117,7 +135,8 @@ def _batch_norm_grad(
 ) -> tuple[Array, ...]:
     xp = gpu.xp
     gy, x, y = channels_last(gpu, gy), channels_last(gpu, x), None if y is None else channels_last(gpu, y)
-    mean, invstd, w = contiguous(gpu, mean, invstd, w)
+    dtype = w.dtype if w is not None else _computed(gpu, x.dtype)
+    mean, invstd, w = _parameters(gpu, x.dtype, mean, invstd, w)
     c, acc = x.shape[-1], _computed(gpu, x.dtype)
     rows = x.size // c
     per_block, grid = _stretches(gpu, rows, c)
@@ -129,17 +148,16 @@ def _batch_norm_grad(
     joined = (partial, invstd, w, gw, gb, factors, c, grid[1], float(rows))
     launch(gpu, FILE, "batch_norm_grad_join", joined, dtype=x.dtype, work=c)
     launch(gpu, FILE, "batch_norm_grad_apply", (gy, x, y, mean, factors, gx, gresidual, gx.size, c), dtype=x.dtype, work=gx.size)
-    dtype = acc if w is None else w.dtype
     found = channels_first(gpu, gx), gw.astype(dtype, copy=False), gb.astype(dtype, copy=False)
     return found if gresidual is None else (*found, channels_first(gpu, gresidual))
 
 
-@cuda("batch_norm_grad", "cuda", _takes_grad)
+@cuda("batch_norm_grad", "cuda", _takes_batch_grad)
 def batch_norm_grad(gpu: Any, gy: Array, x: Array, w: Array | None, mean: Array, invstd: Array) -> tuple[Array, ...]:
     return _batch_norm_grad(gpu, gy, x, w, None, mean, invstd, False)
 
 
-@cuda("batch_norm_relu_grad", "cuda", _takes_grad)
+@cuda("batch_norm_relu_grad", "cuda", _takes_batch_grad)
 def batch_norm_relu_grad(
     gpu: Any, gy: Array, x: Array, w: Array | None, b: Array | None, y: Array, mean: Array, invstd: Array, residual: bool
 ) -> tuple[Array, ...]:
