@@ -18,3 +18,20 @@ def pytest_configure(config: pytest.Config) -> None:
         from tests.cuda_emulator.emulator import Emulator
 
         attach(Emulator(config.getoption("--schedule"), os.environ.get("MINIDL_EMULATOR_SANITIZE", "")))
+    elif cases.device == "cuda":
+        import cupy
+
+        poison(cupy)
+
+
+def poison(cupy):
+    """Fill all memory that CuPy gives out with 0xff, NaN or -1: a number that a kernel forgot to write is then wrong for sure."""
+    pool = cupy.cuda.MemoryPool()
+
+    def allocate(size):
+        memory = pool.malloc(size)
+        if size:
+            memory.memset_async(0xFF, size)
+        return memory
+
+    cupy.cuda.set_allocator(allocate)
