@@ -37,7 +37,7 @@ class World:
         self.log: list[tuple[Any, ...]] = []
         self.local = threading.local()
         self.used, self.total, self.cap = [0] * count, [0] * count, [0] * count
-        self.pinned_free: dict[int, list[np.ndarray]] = {}
+        self.pinned_free: dict[int, list[bytearray]] = {}
         self.null = Stream(self, null=True)
         self.allocator: Any = self.pool_malloc
 
@@ -160,16 +160,16 @@ class PinnedMemoryPointer(np.ndarray):
     def __del__(self) -> None:
         block = getattr(self, "block", None)
         if block is not None:
-            block.fill(0xFF)
-            self.free.setdefault(block.size, []).append(block)
+            block[:] = b"\xff" * len(block)
+            self.free.setdefault(len(block), []).append(block)
 
 
-def pinned_block(array: Any) -> np.ndarray | None:
+def pinned_block(array: Any) -> bytearray | None:
     """The pinned block that a host array lies in."""
     while array is not None:
         if isinstance(array, PinnedMemoryPointer) and getattr(array, "block", None) is not None:
             return array.block
-        array = getattr(array, "base", None) if not isinstance(array, memoryview) else array.obj
+        array = getattr(array, "base", None)
     return None
 
 
@@ -256,9 +256,10 @@ class PinnedMemoryPool:
     def malloc(self, size: int) -> PinnedMemoryPointer:
         size = -(-size // UNIT) * UNIT
         free = self.world.pinned_free.setdefault(size, [])
-        block = free.pop() if free else np.full(size, 0xFF, np.uint8)
-        pointer = block.view(PinnedMemoryPointer)
-        pointer.block, pointer.free, pointer.ptr = block, self.world.pinned_free, block.ctypes.data
+        block = free.pop() if free else bytearray(b"\xff" * size)
+        # Its base is no array: NumPy would otherwise let arrays made of it refer past it, to that base.
+        pointer = PinnedMemoryPointer(size, np.uint8, block)
+        pointer.block, pointer.free, pointer.ptr = block, self.world.pinned_free, pointer.ctypes.data
         return pointer
 
     def n_free_blocks(self) -> int:

@@ -1,6 +1,6 @@
 """A stand-in for CuPy 14.2 that computes with NumPy, and runs kernels on the CUDA emulator: the CUDA backend without a GPU.
 
-Names, signatures and refusals are those of the installed package, as far as minidl uses them; ``log`` lists what was asked
+Names, signatures and refusals are those of the installed package, as far as minidl uses them; ``calls`` lists what was asked
 of the device, in order.  It is stricter than a GPU where a mistake would go unseen there:
 
 - A stream other than the null stream works as late as it may: what is queued runs when something waits for it.  A consumer
@@ -122,7 +122,8 @@ def make_ndarray(world: World) -> type:
                 stream.run()  # a copy from pageable memory has read it before it returns
                 self.view(np.ndarray)[...] = array
                 return
-            source = np.ndarray(array.shape, array.dtype, block, array.ctypes.data - block.ctypes.data, array.strides)
+            offset = array.ctypes.data - np.frombuffer(block, np.uint8).ctypes.data
+            source = np.ndarray(array.shape, array.dtype, block, offset, array.strides)
             target = self.view(np.ndarray)
             stream.submit(lambda: np.copyto(target, source))
 
@@ -231,7 +232,7 @@ def fake_cupy(count: int = 2, driver_error: Exception | None = None, limit: int 
     world = World(count, limit, driver_error)
     ndarray = make_ndarray(world)
     module: Any = types.ModuleType("cupy")
-    module.__version__, module.log, module.world, module.ndarray = version, world.log, world, ndarray
+    module.__version__, module.calls, module.world, module.ndarray = version, world.log, world, ndarray
 
     def ask(value: Any) -> Any:
         if driver_error:
@@ -257,7 +258,7 @@ def fake_cupy(count: int = 2, driver_error: Exception | None = None, limit: int 
             return result
 
         if isinstance(f, np.ufunc):
-            for method in ("reduce", "accumulate", "outer", "at"):
+            for method in ("reduce", "accumulate", "outer", "at", "reduceat"):
                 setattr(call, method, functools.partial(method_of, f, method))
         return call
 

@@ -31,7 +31,7 @@ ROOMS: dict[str, set[str]] = {
     "autograd": BACKEND | {"tensor"},  # the engine and the thing it differentiates know each other
     "tensor": BACKEND | {"autograd"},
     "ops": BACKEND | {"autograd", "tensor"},
-    "cuda": BACKEND,
+    "cuda": BACKEND | {"autograd", "tensor"},
     "nn.functional": CORE,
     "nn": CORE | {"nn.functional"},
     "optim": NN,

@@ -2,21 +2,38 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import threading
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
+from minidl.backend.cuda_install import why_not
+from minidl.backend.transfer import pinned
 from minidl.data.base import Array, Dataset, check_labels, random_order
-from minidl.data.transforms import to_float
+from minidl.data.transforms import mirror, to_float
 from minidl.errors import ConfigError, DataError
 
 Batch = tuple[Array, Array]
-Task = tuple["Future[Batch]", Callable[[], Batch]]
+T = TypeVar("T")
+Task = tuple["Future[Any]", Callable[[], Any]]
+
+
+class RawBatch(NamedTuple):
+    """A batch as the data set has it.
+
+    ``finish`` makes of the images what the net gets: mirrored, transformed, float32.  They may have moved to a GPU meanwhile.
+    """
+
+    images: Array
+    labels: Array
+    finish: Callable[[Array], Array]
 
 
 class DataLoader:
@@ -37,6 +54,8 @@ class DataLoader:
         alternate: mirror each image left to right in every other epoch, a random half of them first.  In two epochs a net
             then sees both sides of every image, which chance grants to half of them (Jordan 2024, arXiv:2404.00498).
         workers: threads that prepare batches ahead; 0 prepares each when it is asked for.
+        pin_memory: put the batches into page-locked memory, from which a GPU copies while it computes.  Without a GPU this
+            only warns.
 
     Raises:
         DataError: an empty data set, labels out of range, no batch at all.
@@ -53,6 +72,7 @@ class DataLoader:
         seed: int = 0,
         workers: int = 1,
         alternate: bool = False,
+        pin_memory: bool = False,
     ) -> None:
         if not isinstance(batch_size, int) or batch_size < 1:
             raise ConfigError(f"DataLoader: batch_size must be a positive integer, got {batch_size!r}")
@@ -76,6 +96,7 @@ class DataLoader:
         self.seed = seed
         self.workers = workers
         self.alternate = alternate
+        self.pin_memory = pin_memory and not _warned_of_no_gpu()
         # The number after all those that order and augment.
         self._mirrored = _generator(seed, 2**64 - 1).random(len(dataset)) < 0.5 if alternate else None  # in epoch 0
         self._epoch = 0
@@ -131,48 +152,82 @@ class DataLoader:
         }
 
     def __iter__(self) -> Iterator[Batch]:
+        return self._run(self._prepare, contextlib.nullcontext)
+
+    def through(self, stage: Callable[[Iterator[RawBatch]], Iterator[T]], pin_memory: bool = True) -> Iterator[T]:
+        """Iterate as usual, over what ``stage`` makes of the batches: :class:`minidl.cuda.Prefetcher` sends them to a GPU.
+
+        Args:
+            stage: gets an iterator of :class:`RawBatch` and yields a result for each, in their order.  It may read some
+                ahead: a batch counts as given when its result is.
+            pin_memory: whether the raw batches lie in page-locked memory.
+        """
+        prepare = functools.partial(self._read, pin_memory=pin_memory)
+        return self._run(prepare, lambda batches: contextlib.closing(stage(batches)))  # type: ignore[type-var]
+
+    def _run(self, prepare: Callable[[Array, int, int], Any], stage: Callable[[Any], Any]) -> Iterator[Any]:
         start, self._resume_at = self._resume_at, 0
         self._given = start
-        return self._run(self._epoch, start)
+        return self._counted(self._epoch, start, prepare, stage)
 
-    def _run(self, epoch: int, start: int) -> Iterator[Batch]:
-        # Number 0 of an epoch's keys orders the images, 1 + b augments batch b.
-        order = (
-            random_order(len(self.dataset), self.seed, epoch << 32) if self.shuffle else np.arange(len(self.dataset))
-        )
-        numbers = range(start, len(self))
-        pool = _Threads(self.workers) if self.workers else None
-        try:
-            ahead: deque[Future[Batch]] = deque()
-            for number in numbers:
-                if pool is None:
-                    batch = self._prepare(order, epoch, number)
-                else:
-                    # Two batches per thread: one being prepared, one ready.  The window never grows beyond that.
-                    while len(ahead) < 2 * self.workers and number + len(ahead) < len(self):
-                        ahead.append(pool.submit(self._task(order, epoch, number + len(ahead))))
-                    batch = ahead.popleft().result()
+    def _counted(self, epoch: int, start: int, prepare: Callable[..., Any], stage: Callable[[Any], Any]) -> Iterator[Any]:
+        # Both are closed also when the caller breaks out, raises, or drops the iterator.
+        with contextlib.closing(self._ahead(epoch, start, prepare)) as prepared, stage(prepared) as staged:
+            for number, batch in enumerate(staged, start):
                 # Counted before it is given: a state taken while the caller works on it says "done with this one".
                 self._given = number + 1
                 yield batch
             self._epoch, self._given = epoch + 1, 0
+
+    def _ahead(self, epoch: int, start: int, prepare: Callable[[Array, int, int], T]) -> Iterator[T]:
+        """``prepare`` of every batch, by the threads."""
+        # Number 0 of an epoch's keys orders the images, 1 + b augments batch b.
+        order = (
+            random_order(len(self.dataset), self.seed, epoch << 32) if self.shuffle else np.arange(len(self.dataset))
+        )
+        pool = _Threads(self.workers) if self.workers else None
+        try:
+            ahead: deque[Future[T]] = deque()
+            for number in range(start, len(self)):
+                if pool is None:
+                    yield prepare(order, epoch, number)
+                    continue
+                # Two batches per thread: one being prepared, one ready.  The window never grows beyond that.
+                while len(ahead) < 2 * self.workers and number + len(ahead) < len(self):
+                    ahead.append(pool.submit(functools.partial(prepare, order, epoch, number + len(ahead))))
+                yield ahead.popleft().result()
         finally:
-            # Also runs when the caller breaks out, raises, or drops the iterator.
             if pool is not None:
                 pool.stop()
 
-    def _task(self, order: Array, epoch: int, number: int) -> Callable[[], Batch]:
-        return lambda: self._prepare(order, epoch, number)
-
     def _prepare(self, order: Array, epoch: int, number: int) -> Batch:
+        images, labels, finish = self._read(order, epoch, number, pin_memory=False)
+        images = finish(images)
+        return (pinned(images), pinned(labels)) if self.pin_memory else (images, labels)
+
+    def _read(self, order: Array, epoch: int, number: int, pin_memory: bool) -> RawBatch:
         indices = order[number * self.batch_size : (number + 1) * self.batch_size]
         images, labels = self.dataset.batch(indices)
+        finish = functools.partial(self._finish, indices, epoch, number)
+        if self.transform is not None and not getattr(self.transform, "any_device", False):
+            images, finish = finish(images), to_float  # type: ignore[assignment] # a user's function, written for NumPy
+        if pin_memory:
+            images, labels = pinned(images), pinned(labels)
+        return RawBatch(images, labels, finish)
+
+    def _finish(self, indices: Array, epoch: int, number: int, images: Array) -> Array:
         if self._mirrored is not None:
-            mirrored = self._mirrored[indices] ^ (epoch % 2 == 1)
-            images = np.where(mirrored[:, None, None, None], images[..., ::-1], images)
+            images = mirror(images, self._mirrored[indices] ^ (epoch % 2 == 1))
         if self.transform is not None:
             images = self.transform(images, _generator(self.seed, (epoch << 32) + 1 + number))
-        return to_float(images), labels
+        return to_float(images)
+
+
+def _warned_of_no_gpu() -> bool:
+    reason = why_not()
+    if reason is not None:
+        warnings.warn(f"DataLoader: pin_memory is of no use without a GPU: {reason}", UserWarning, stacklevel=3)
+    return reason is not None
 
 
 def _generator(seed: int, number: int) -> np.random.Generator:
@@ -192,8 +247,8 @@ class _Threads:
         for thread in self.threads:
             thread.start()
 
-    def submit(self, function: Callable[[], Batch]) -> Future[Batch]:
-        future: Future[Batch] = Future()
+    def submit(self, function: Callable[[], T]) -> Future[T]:
+        future: Future[T] = Future()
         self.tasks.put((future, function))
         return future
 
@@ -210,7 +265,7 @@ def _work(tasks: SimpleQueue[Task | None], stopped: threading.Event) -> None:
         del task  # an idle thread must not keep a finished batch alive
 
 
-def _fulfil(future: Future[Batch], function: Callable[[], Batch]) -> None:
+def _fulfil(future: Future[Any], function: Callable[[], Any]) -> None:
     try:
         future.set_result(function())
     except BaseException as error:  # whatever it is, it is the caller's

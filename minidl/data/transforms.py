@@ -4,6 +4,10 @@ A transform is called with images (..., C, H, W), uint8 or float32, and a ``nump
 images; random choices are made for each image of the first axis.  Unless it says otherwise it keeps the dtype.
 ``config()`` gives a JSON-able description that :func:`from_config` turns back into the transform, so a checkpoint can
 carry its preprocessing; ``deterministic()`` gives what is left of it at evaluation.
+
+They are array-module code: images on a GPU are transformed there.  The random numbers are drawn on the host, from the same
+stream, and the arithmetic is the same, so the results are the same bits (but for the mean in ColorJitter's contrast, which is
+summed in another order).
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from minidl.backend.transfer import array_module
 from minidl.data.base import Array, Dataset
 from minidl.errors import ConfigError, DataError
 
@@ -27,9 +32,12 @@ class Transform:
     """Base: a subclass's constructor arguments are its attributes, which is all that ``config`` has to save."""
 
     random: ClassVar[bool] = False
+    any_device: bool = False  # whether ``apply`` also takes CuPy's arrays
 
     def __init_subclass__(cls) -> None:
         REGISTRY[cls.__name__] = cls
+        if cls.__module__ == __name__:
+            cls.any_device = True
 
     def __call__(self, images: Array, rng: Rng) -> Array:
         if images.ndim < 4 or images.dtype not in (np.uint8, np.float32):
@@ -108,6 +116,7 @@ class Compose(Transform):
         for part in self.transforms:
             if not isinstance(part, Transform):
                 raise ConfigError(f"Compose: expected transforms, got {type(part).__name__}")
+        self.any_device = all(part.any_device for part in self.transforms)
 
     def apply(self, images: Array, rng: Rng) -> Array:
         for transform in self.transforms:
@@ -145,11 +154,12 @@ class Normalize(Transform):
             raise DataError(
                 f"Normalize: {len(self.mean)} means for images of {images.shape[-3]} channels {images.shape}"
             )
+        xp = array_module(images)
         mean, std = (np.array(values).reshape(-1, 1, 1) for values in (self.mean, self.std))
         # One multiplication and one addition, the scale of uint8 included, and no copy in between.
         scale = 1 / (std * 255) if images.dtype == np.uint8 else 1 / std
-        result = images * scale.astype(np.float32)
-        result -= (mean / std).astype(np.float32)
+        result = images * xp.asarray(scale.astype(np.float32))
+        result -= xp.asarray((mean / std).astype(np.float32))
         return result
 
 
@@ -162,10 +172,7 @@ class RandomHorizontalFlip(Transform):
         self.p = _fraction("RandomHorizontalFlip", "p", p)
 
     def apply(self, images: Array, rng: Rng) -> Array:
-        which = rng.random(len(images)) < self.p
-        result = images.copy()
-        result[which] = images[which][..., ::-1]
-        return result
+        return mirror(images, rng.random(len(images)) < self.p)
 
 
 class RandomCrop(Transform):
@@ -224,16 +231,16 @@ class Cutout(Transform):
         self.p = _fraction("Cutout", "p", p)
 
     def apply(self, images: Array, rng: Rng) -> Array:
-        n, (h, w) = len(images), images.shape[-2:]
-        top = rng.integers(0, h, n) - self.size // 2
-        left = rng.integers(0, w, n) - self.size // 2
-        which = rng.random(n) < self.p
-        rows, columns = np.arange(h), np.arange(w)
+        xp, n, (h, w) = array_module(images), len(images), images.shape[-2:]
+        top = xp.asarray(rng.integers(0, h, n) - self.size // 2)
+        left = xp.asarray(rng.integers(0, w, n) - self.size // 2)
+        which = xp.asarray(rng.random(n) < self.p)
+        rows, columns = xp.arange(h), xp.arange(w)
         in_rows = (rows >= top[:, None]) & (rows < top[:, None] + self.size) & which[:, None]
         in_columns = (columns >= left[:, None]) & (columns < left[:, None] + self.size)
         hole = in_rows[:, :, None] & in_columns[:, None, :]
         hole = hole.reshape(n, *[1] * (images.ndim - 3), h, w)
-        return np.where(hole, np.asarray(self.value, images.dtype), images)
+        return xp.where(hole, np.asarray(self.value).astype(images.dtype)[()], images)
 
 
 class ColorJitter(Transform):
@@ -252,23 +259,23 @@ class ColorJitter(Transform):
         self.saturation = _fraction("ColorJitter", "saturation", saturation)
 
     def apply(self, images: Array, rng: Rng) -> Array:
-        top = 255 if images.dtype == np.uint8 else 1
+        xp, top = array_module(images), 255 if images.dtype == np.uint8 else 1
         result = images.astype(np.float32)
 
         def factor(amount: float) -> Array:
             values = 1 + amount * (2 * rng.random(len(images)) - 1)
-            return values.astype(np.float32).reshape(-1, *[1] * (images.ndim - 1))
+            return xp.asarray(values.astype(np.float32).reshape(-1, *[1] * (images.ndim - 1)))
 
         bright, contrast, saturation = factor(self.brightness), factor(self.contrast), factor(self.saturation)
         if self.brightness:
-            result = np.clip(result * bright, 0, top)
+            result = xp.clip(result * bright, 0, top)
         if self.contrast:
             mean = _grey(result).mean(axis=(-3, -2, -1), keepdims=True)
-            result = np.clip(mean + contrast * (result - mean), 0, top)
+            result = xp.clip(mean + contrast * (result - mean), 0, top)
         if self.saturation and images.shape[-3] == 3:
             grey = _grey(result)
-            result = np.clip(grey + saturation * (result - grey), 0, top)
-        return np.rint(result).astype(np.uint8) if images.dtype == np.uint8 else result
+            result = xp.clip(grey + saturation * (result - grey), 0, top)
+        return xp.rint(result).astype(np.uint8) if images.dtype == np.uint8 else result
 
 
 class Resize(Transform):
@@ -298,7 +305,7 @@ class CenterCrop(Transform):
     def apply(self, images: Array, rng: Rng) -> Array:
         rest = _room("CenterCrop", images, self.size)
         top, left = _half(rest[0]), _half(rest[1])
-        return np.ascontiguousarray(images[..., top : top + self.size[0], left : left + self.size[1]])
+        return array_module(images).ascontiguousarray(images[..., top : top + self.size[0], left : left + self.size[1]])
 
 
 class TenCrop(Transform):
@@ -314,8 +321,9 @@ class TenCrop(Transform):
         h, w = self.size
         down, right = _room("TenCrop", images, self.size)
         places = [(0, 0), (0, right), (down, 0), (down, right), (_half(down), _half(right))]
-        five = np.stack([images[..., y : y + h, x : x + w] for y, x in places], axis=1)
-        return np.concatenate([five, five[..., ::-1]], axis=1)
+        xp = array_module(images)
+        five = xp.stack([images[..., y : y + h, x : x + w] for y, x in places], axis=1)
+        return xp.concatenate([five, five[..., ::-1]], axis=1)
 
 
 def _half(rest: int) -> int:
@@ -327,6 +335,12 @@ def to_float(images: Array) -> Array:
     return images * np.float32(1 / 255) if images.dtype == np.uint8 else images.astype(np.float32, copy=False)
 
 
+def mirror(images: Array, which: Array) -> Array:
+    """The images (N, ..., W) with those left to right for which ``which`` (N,) is true."""
+    xp = array_module(images)
+    return xp.where(xp.asarray(which).reshape(-1, *[1] * (images.ndim - 1)), images[..., ::-1], images)
+
+
 def resize(images: Array, size: tuple[int, int]) -> Array:
     """Bilinear resize of (..., H, W) to ``size``, keeping the dtype.
 
@@ -334,12 +348,13 @@ def resize(images: Array, size: tuple[int, int]) -> Array:
     new pixel averages the old ones under a triangle whose half-width is the scale, but at least one pixel.  uint8 images
     are rounded after each axis, width first, as Pillow does: a published net then sees what it was trained on.
     """
-    rows = _resize_matrix(images.shape[-2], size[0])
-    columns = _resize_matrix(images.shape[-1], size[1])
+    xp = array_module(images)
+    rows = xp.asarray(_resize_matrix(images.shape[-2], size[0]))
+    columns = xp.asarray(_resize_matrix(images.shape[-1], size[1]))
     if images.dtype != np.uint8:
-        return np.matmul(rows, np.matmul(images, columns.T))
-    wide = np.floor(np.matmul(images.astype(np.float32), columns.T) + 0.5)
-    return np.clip(np.floor(np.matmul(rows, wide) + 0.5), 0, 255).astype(np.uint8)
+        return xp.matmul(rows, xp.matmul(images, columns.T))
+    wide = xp.floor(xp.matmul(images.astype(np.float32), columns.T) + 0.5)
+    return xp.clip(xp.floor(xp.matmul(rows, wide) + 0.5), 0, 255).astype(np.uint8)
 
 
 def _resize_matrix(old: int, new: int) -> Array:
@@ -379,7 +394,7 @@ def _grey(images: Array) -> Array:
     if images.shape[-3] != 3:
         return images.mean(axis=-3, keepdims=True)
     weights = np.array([0.299, 0.587, 0.114], np.float32).reshape(3, 1, 1)
-    return (images * weights).sum(axis=-3, keepdims=True)
+    return (images * array_module(images).asarray(weights)).sum(axis=-3, keepdims=True)
 
 
 def _padded(name: str, images: Array, padding: int, mode: str) -> Array:
@@ -388,7 +403,7 @@ def _padded(name: str, images: Array, padding: int, mode: str) -> Array:
             f"{name}: cannot reflect {padding} pixels of images {images.shape}; use mode='zero' or pad less"
         )
     widths = [(0, 0)] * (images.ndim - 2) + [(padding, padding)] * 2
-    return np.pad(images, widths, mode="reflect") if mode == "reflect" else np.pad(images, widths)
+    return array_module(images).pad(images, widths, mode="reflect" if mode == "reflect" else "constant")
 
 
 def _room(name: str, images: Array, size: tuple[int, int]) -> tuple[int, int]:
@@ -403,10 +418,18 @@ def _room(name: str, images: Array, size: tuple[int, int]) -> tuple[int, int]:
 
 def _windows(images: Array, size: tuple[int, int], top: Array, left: Array) -> Array:
     """The window of each image (first axis) whose upper left corner is at (top, left)."""
+    xp, n = array_module(images), len(images)
+    if xp is not np:
+        # CuPy would copy the view of all windows; it gathers the pixels of one by their indices.
+        flat = images.reshape(n, -1, *images.shape[-2:])
+        rows = xp.asarray(top[:, None] + np.arange(size[0]))[:, None, :, None]
+        columns = xp.asarray(left[:, None] + np.arange(size[1]))[:, None, None, :]
+        image, channel = xp.arange(n)[:, None, None, None], xp.arange(flat.shape[1])[:, None, None]
+        return flat[image, channel, rows, columns].reshape(*images.shape[:-2], *size)
     views = np.lib.stride_tricks.sliding_window_view(images, size, axis=(-2, -1))
     # The view is (N, ..., places down, places right, h, w); pick one place per image.
     views = np.moveaxis(views, (-4, -3), (1, 2))
-    return views[np.arange(len(images)), top, left]
+    return views[np.arange(n), top, left]
 
 
 def _pair(name: str, size: Size) -> tuple[int, int]:

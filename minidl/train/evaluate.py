@@ -53,9 +53,8 @@ def evaluate(
     views = Views.parse(views)
 
     def batches() -> Iterator[tuple[Tensor, Any]]:
-        for images, labels in loader:
-            x = minidl.from_numpy(images).to(device)
-            yield model(x) if x.ndim == 4 else log_probabilities(model, x, views.weights), labels
+        for x, labels in minidl.cuda.Prefetcher(loader, device):
+            yield model(x) if x.ndim == 4 else log_probabilities(model, x, views.weights), labels.cpu().numpy()
 
     was_training = model.training
     model.eval()

@@ -21,7 +21,8 @@ from types import FrameType
 from typing import Any
 
 import minidl
-from minidl.errors import CheckpointError, ConfigError, NumericsError
+from minidl.cuda.memory import likely_batch
+from minidl.errors import CheckpointError, ConfigError, NumericsError, OutOfMemoryError
 from minidl.nn import Module
 from minidl.nn import functional as F
 from minidl.nn.utils import clip_grad_norm_
@@ -78,6 +79,7 @@ class Trainer:
         card: what the saved weights say about their model.
         checkpoint_seconds, checkpoint_steps: how often the state is saved within an epoch.
         reporter: what is printed; see :mod:`minidl.train.progress`.
+        device: where the model's parameters are.  Batches are copied to a GPU, and augmented there, while the one before is used.
 
     Raises:
         ConfigError: a number of epochs, steps or seconds that makes no sense.
@@ -148,6 +150,7 @@ class Trainer:
         Raises:
             NumericsError: the loss or a weight is NaN or infinite; the last good checkpoint is kept.
             CheckpointError: the record cannot be written; what was saved before is kept.
+        OutOfMemoryError: the GPU has too little memory; the message says which batch should fit.
         """
         start = time.monotonic()
         saved: Path | None = None
@@ -184,8 +187,9 @@ class Trainer:
         return self.max_steps is not None and self.step >= self.max_steps
 
     def _one_epoch(self) -> None:
-        if not self.trained and not self._train():
-            return
+        with self._memory_advice():
+            if not self.trained and not self._train():
+                return
         self.trained = True
         test = self._test()
         if test is None and self._signal is not None:
@@ -206,7 +210,7 @@ class Trainer:
         before, begin = self.epoch_seconds, time.monotonic()
         complete = True
         try:
-            for images, labels in self.train_loader:
+            for images, labels in minidl.cuda.Prefetcher(self.train_loader, self.device):
                 self._update(images, labels)
                 self.epoch_seconds = before + time.monotonic() - begin
                 if self._steps_done:
@@ -222,8 +226,21 @@ class Trainer:
             self.reporter.end_phase()
         return complete
 
-    def _update(self, images: Any, labels: Any) -> None:
-        x, target = minidl.from_numpy(images).to(self.device), minidl.from_numpy(labels).to(self.device)
+    @contextlib.contextmanager
+    def _memory_advice(self) -> Iterator[None]:
+        """Within it, an error for too little memory also says which batch should fit."""
+        on_gpu = self.device.startswith("cuda")
+        at_rest = minidl.cuda.memory_allocated(self.device) if on_gpu else 0
+        try:
+            yield
+        except OutOfMemoryError as error:
+            batch = self.train_loader.batch_size
+            fits = likely_batch(error, batch, at_rest)
+            advice = f"a batch of {fits} should (--batch-size {fits})" if fits else "nor would one image: take a smaller net"
+            text = f"step {self.step + 1}: a batch of {batch} does not fit, {advice}; {error}"
+            raise OutOfMemoryError(text, error.asked, error.used, error.available) from None
+
+    def _update(self, x: Tensor, target: Tensor) -> None:
         random_state = minidl.get_rng_state()
         scores = self.model(x)
         loss = self.loss(scores, target)
@@ -244,9 +261,9 @@ class Trainer:
         if self.ema is not None:
             self.ema.update()
         self.step += 1
-        self.running_loss.update(value, len(labels))
-        self.running_accuracy.update_scores(scores.detach().to("cpu").numpy(), labels)
-        self.reporter.advance(len(labels), self.running_loss.value, self.running_accuracy.value)
+        self.running_loss.update(value, len(target))
+        self.running_accuracy.update_scores(scores.detach().cpu().numpy(), target.cpu().numpy())
+        self.reporter.advance(len(target), self.running_loss.value, self.running_accuracy.value)
         if self.step % LOG_EVERY == 0:
             self._log(kind="step", step=self.step, epoch=self.epoch + 1, loss=value, lr=self.last_lr)
 
