@@ -21,7 +21,7 @@ TABLES = 16                                          # that are remembered: memo
 _tables: OrderedDict[Any, tuple[Array, int]] = OrderedDict()
 
 
-def _table(gpu: Any, *lists: Sequence[Array | None], fresh: Sequence[bool]) -> tuple[Array, int]:
+def chunk_table(gpu: Any, *lists: Sequence[Array | None], fresh: Sequence[bool]) -> tuple[Array, int]:
     """The chunks of all parameters as optim.cu reads them, and how many there are; remembered by the arrays' addresses."""
     parts = tuple(
         (arrays[0].size, arrays[0].itemsize, new, *(0 if a is None else gpu.address(a) for a in arrays))
@@ -76,7 +76,7 @@ def _sgd(gpu: Any, params: Sequence[Array], grads: Sequence[Array], buffers: lis
     live, to_launch = _live(lr, momentum, dampening, weight_decay)
     if live is not None and momentum and any(fresh):
         raise DeviceError("SGD: a graph would begin its momentum anew at each replay; take a step with it first")
-    table, chunks = _table(gpu, *lists, fresh=fresh) if to_launch else (None, 0)
+    table, chunks = chunk_table(gpu, *lists, fresh=fresh) if to_launch else (None, 0)
     if chunks:
         arguments = (table, live, lr, momentum, dampening, weight_decay, int(nesterov), int(maximize))
         launch(gpu, FILE, "sgd", arguments, dtype=params[0].dtype, grid=(chunks,))
@@ -102,7 +102,7 @@ def _adam(gpu: Any, decoupled: bool, params: Sequence[Array], grads: Sequence[Ar
     step_size, root = lr / (1 - beta1**t), math.sqrt(1 - beta2**t)
     live, to_launch = _live(lr, step_size, beta1, beta2, root, eps, weight_decay)
     lists = params, grads, exp_avgs, exp_avg_sqs
-    table, chunks = _table(gpu, *lists, fresh=[False] * len(params)) if to_launch else (None, 0)
+    table, chunks = chunk_table(gpu, *lists, fresh=[False] * len(params)) if to_launch else (None, 0)
     if chunks:
         arguments = (table, live, lr, step_size, beta1, beta2, root, eps, weight_decay, int(decoupled), int(maximize))
         launch(gpu, FILE, "adam", arguments, dtype=params[0].dtype, grid=(chunks,))
