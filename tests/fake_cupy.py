@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from tests.fake_cuda import (
+    UNIT,
     CUDARuntimeError,
     Device,
     Event,
@@ -253,14 +254,20 @@ def fake_cupy(count: int = 2, driver_error: Exception | None = None, limit: int 
                 view._memory = args[0]._memory if shared else world.allocator(found.nbytes)
                 return args[0] if shared and name in CREATORS and kwargs.get("dtype") in (None, args[0].dtype) else view
             result = ndarray.own(f(*tree(ndarray.host, args), **tree(ndarray.host, kwargs)))
-            if name in ("empty", "empty_like") and result.size:
-                result.reshape(-1).view(np.ndarray).view(np.uint8).fill(0xFF)
-            return result
+            return poisoned(result) if name in ("empty", "empty_like") and result.size else result
 
         if isinstance(f, np.ufunc):
             for method in ("reduce", "accumulate", "outer", "at", "reduceat"):
                 setattr(call, method, functools.partial(method_of, f, method))
         return call
+
+    def poisoned(array: Any) -> Any:
+        """The same array in memory of its own that begins where CuPy's would, at a multiple of 512, full of 0xff bytes."""
+        room = np.full(array.nbytes + UNIT, 0xFF, np.uint8)
+        first = -room.ctypes.data % UNIT
+        found = np.ndarray(array.shape, array.dtype, room, first, array.strides).view(ndarray)
+        found._memory = array._memory
+        return found
 
     def method_of(f: Any, method: str, *args: Any, **kwargs: Any) -> Any:
         return ndarray.own(getattr(f, method)(*tree(ndarray.host, args), **tree(ndarray.host, kwargs)))
@@ -350,7 +357,8 @@ def stand_in_cubin(folder: Path) -> Any:
 def installer(monkeypatch: Any, folder: Path) -> Any:
     """``put(module)`` puts a stand-in in CuPy's place, and nothing (None) makes importing it fail; the caches are cleared."""
     from minidl.backend import cuda
-    from minidl.kernels.cuda import launch, loader
+    from minidl.kernels.cuda import cublas, launch, loader
+    from tests.cuda_emulator.blas import Blas
 
     def put(module: Any) -> Any:
         cuda.cuda_backend.cache_clear()
@@ -362,6 +370,8 @@ def installer(monkeypatch: Any, folder: Path) -> Any:
             cupyx.scatter_add = lambda x, i, v: np.add.at(host(x), tree(host, i), host(v))
             monkeypatch.setitem(sys.modules, "cupyx", cupyx)
             monkeypatch.setattr(loader, "compile_cubin", stand_in_cubin(folder))
+            blas = Blas()
+            monkeypatch.setattr(cublas, "load", lambda: blas)
         return module
 
     yield put
