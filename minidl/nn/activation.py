@@ -1,8 +1,14 @@
 """Activation functions as modules; the formulas stand in ``minidl.nn.functional``."""
 from __future__ import annotations
 
+from typing import Any
+
+from minidl.errors import ConfigError
 from minidl.nn import functional as F
+from minidl.nn.init import constant_
 from minidl.nn.module import Module
+from minidl.nn.parameter import Parameter
+from minidl.ops.creation import full
 from minidl.tensor import Tensor
 
 
@@ -89,6 +95,108 @@ class SiLU(Module):
         return "inplace=True" if self.inplace else ""
 
 
+class _Elementwise(Module):
+    """An activation with no option but ``inplace``."""
+
+    def __init__(self, inplace: bool = False) -> None:
+        super().__init__()
+        self.inplace = inplace
+
+    def extra_repr(self) -> str:
+        """``inplace`` when set."""
+        return "inplace=True" if self.inplace else ""
+
+
+class Mish(_Elementwise):
+    """x * tanh(softplus(x)) (Misra 2019)."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Apply to ``input`` of any shape."""
+        return F.mish(input, self.inplace)
+
+
+class SELU(_Elementwise):
+    """1.0507 * elu(x, alpha=1.6733) (Klambauer et al. 2017)."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Apply to ``input`` of any shape."""
+        return F.selu(input, self.inplace)
+
+
+class Hardtanh(Module):
+    """x limited to min_val .. max_val; the gradient on the limits is 0."""
+
+    def __init__(self, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> None:
+        super().__init__()
+        if min_val >= max_val:
+            raise ConfigError(f"Hardtanh: min_val must be below max_val, got {min_val} and {max_val}")
+        self.min_val, self.max_val, self.inplace = min_val, max_val, inplace
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Apply to ``input`` of any shape."""
+        return F.hardtanh(input, self.min_val, self.max_val, self.inplace)
+
+    def extra_repr(self) -> str:
+        """The limits."""
+        return f"min_val={self.min_val}, max_val={self.max_val}" + (", inplace=True" if self.inplace else "")
+
+
+class ReLU6(Hardtanh):
+    """min(max(x, 0), 6) (Howard et al. 2017, MobileNets)."""
+
+    def __init__(self, inplace: bool = False) -> None:
+        super().__init__(0.0, 6.0, inplace)
+
+    def extra_repr(self) -> str:
+        """``inplace`` when set."""
+        return "inplace=True" if self.inplace else ""
+
+
+class Hardsigmoid(_Elementwise):
+    """min(max(x + 3, 0), 6) / 6 (Howard et al. 2019, MobileNetV3)."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Apply to ``input`` of any shape."""
+        return F.hardsigmoid(input, self.inplace)
+
+
+class Hardswish(_Elementwise):
+    """x * hardsigmoid(x) (Howard et al. 2019, MobileNetV3)."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Apply to ``input`` of any shape."""
+        return F.hardswish(input, self.inplace)
+
+
+class PReLU(Module):
+    """x where x > 0, else weight * x (He et al. 2015): a learned slope for all, or ``num_parameters``, one per channel."""
+
+    def __init__(self, num_parameters: int = 1, init: float = 0.25, device: Any = None, dtype: Any = None) -> None:
+        super().__init__()
+        self.num_parameters, self.init = num_parameters, init
+        self.weight = Parameter(full((num_parameters,), init, device=device, dtype=dtype))
+
+    def reset_parameters(self) -> None:
+        """Slopes as at the beginning."""
+        constant_(self.weight, self.init)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Apply to ``input`` (N, C, ...)."""
+        return F.prelu(input, self.weight)
+
+    def extra_repr(self) -> str:
+        """The number of slopes."""
+        return f"num_parameters={self.num_parameters}"
+
+
+class LogSigmoid(Module):
+    """log(sigmoid(x)), computed without overflow."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Apply to ``input`` of any shape."""
+        return F.logsigmoid(input)
+
+
 class Sigmoid(Module):
     """1 / (1 + exp(-x))."""
 
@@ -145,3 +253,19 @@ class LogSoftmax(_AlongDim):
     def forward(self, input: Tensor) -> Tensor:
         """Apply to ``input``; the shape stays."""
         return F.log_softmax(input, self.dim)
+
+
+class Softmin(_AlongDim):
+    """softmax(-x) along ``dim``."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Apply to ``input``; the shape stays."""
+        return F.softmin(input, self.dim)
+
+
+class GLU(_AlongDim):
+    """a * sigmoid(b) of the halves a and b of the input along ``dim`` (Dauphin et al. 2016)."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Apply to ``input``, whose axis ``dim`` becomes half as long."""
+        return F.glu(input, self.dim)

@@ -13,10 +13,13 @@ REDUCTIONS = ("mean", "sum", "none")
 
 
 class _Loss(Module):
+    reductions = REDUCTIONS
+
     def __init__(self, reduction: str = "mean") -> None:
         super().__init__()
-        if reduction not in REDUCTIONS:
-            raise ConfigError(f"{type(self).__name__}: reduction must be one of {', '.join(REDUCTIONS)}, got {reduction!r}")
+        if reduction not in self.reductions:
+            known = ", ".join(self.reductions)
+            raise ConfigError(f"{type(self).__name__}: reduction must be one of {known}, got {reduction!r}")
         self.reduction = reduction
 
 
@@ -105,6 +108,20 @@ class HuberLoss(_Loss):
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         """The loss of ``input`` against ``target`` of the same shape."""
         return F.huber_loss(input, target, reduction=self.reduction, delta=self.delta)
+
+
+class KLDivLoss(_Loss):
+    """target * (log target - input) for log-probabilities ``input``; "batchmean" divides the sum by the batch size."""
+
+    reductions = (*REDUCTIONS, "batchmean")
+
+    def __init__(self, reduction: str = "mean", log_target: bool = False) -> None:
+        super().__init__(reduction)
+        self.log_target = log_target
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        """The divergence of ``input`` from ``target`` of the same shape."""
+        return F.kl_div(input, target, reduction=self.reduction, log_target=self.log_target)
 
 
 class BCELoss(_WeightedLoss):

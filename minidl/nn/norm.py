@@ -197,6 +197,41 @@ class LayerNorm(Module):
         )
 
 
+class RMSNorm(Module):
+    """Divide by the root of the mean square over the last axes (Zhang and Sennrich 2019): a layer norm without mean and bias.
+
+    Args:
+        normalized_shape: the shape of those axes, or the size of one.
+        eps: added to the mean square; None takes the dtype's own (1.19e-7 in float32).
+        elementwise_affine: learn a weight of that shape.
+
+    Shapes: (*, normalized_shape), the output the same.
+    """
+
+    def __init__(
+        self, normalized_shape: Any, eps: float | None = None, elementwise_affine: bool = True, device: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        super().__init__()
+        self.normalized_shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
+        self.eps, self.elementwise_affine = eps, elementwise_affine
+        weight = Parameter(ones(*self.normalized_shape, device=device, dtype=dtype)) if elementwise_affine else None
+        self.register_parameter("weight", weight)
+
+    def reset_parameters(self) -> None:
+        """Scale 1."""
+        if self.weight is not None:
+            init.ones_(self.weight)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalise ``input``."""
+        return F.rms_norm(input, self.normalized_shape, self.weight, self.eps)
+
+    def extra_repr(self) -> str:
+        """Shape and options."""
+        return f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}"
+
+
 class GroupNorm(Module):
     """Normalise over groups of channels of one image (Wu and He 2018); the batch plays no part.
 

@@ -1,4 +1,4 @@
-"""Modules that only change shapes: Flatten, Unflatten and the padding layers."""
+"""Modules that only change shapes: flattening, rearranging, resizing and padding."""
 from __future__ import annotations
 
 from typing import Any
@@ -43,6 +43,82 @@ class Unflatten(Module):
     def extra_repr(self) -> str:
         """The axis and its parts."""
         return f"dim={self.dim}, unflattened_size={self.unflattened_size}"
+
+
+class PixelShuffle(Module):
+    """(*, C r^2, H, W) -> (*, C, H r, W r): channels become pixels (Shi et al. 2016)."""
+
+    def __init__(self, upscale_factor: int) -> None:
+        super().__init__()
+        self.upscale_factor = upscale_factor
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Rearrange ``input``."""
+        return F.pixel_shuffle(input, self.upscale_factor)
+
+    def extra_repr(self) -> str:
+        """The factor."""
+        return f"upscale_factor={self.upscale_factor}"
+
+
+class PixelUnshuffle(Module):
+    """(*, C, H r, W r) -> (*, C r^2, H, W): the inverse of PixelShuffle."""
+
+    def __init__(self, downscale_factor: int) -> None:
+        super().__init__()
+        self.downscale_factor = downscale_factor
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Rearrange ``input``."""
+        return F.pixel_unshuffle(input, self.downscale_factor)
+
+    def extra_repr(self) -> str:
+        """The factor."""
+        return f"downscale_factor={self.downscale_factor}"
+
+
+class ChannelShuffle(Module):
+    """Deal the channels of (N, C, *) out anew, one of each group in turn (Zhang et al. 2017, ShuffleNet)."""
+
+    def __init__(self, groups: int) -> None:
+        super().__init__()
+        self.groups = groups
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Rearrange ``input``."""
+        return F.channel_shuffle(input, self.groups)
+
+    def extra_repr(self) -> str:
+        """The groups."""
+        return f"groups={self.groups}"
+
+
+class Upsample(Module):
+    """Resize images (N, C, H, W) to ``size``, or by ``scale_factor``; see :func:`minidl.nn.functional.interpolate`.
+
+    Args:
+        size: (h, w) or one int.
+        scale_factor: one number or (h, w).
+        mode: "nearest", "bilinear" or "bicubic".
+        align_corners: for the latter two: the centres of the corner pixels stay where they are.
+    """
+
+    def __init__(
+        self, size: Any = None, scale_factor: Any = None, mode: str = "nearest", align_corners: bool | None = None
+    ) -> None:
+        super().__init__()
+        self.size, self.mode, self.align_corners = size, mode, align_corners
+        self.scale_factor = tuple(map(float, scale_factor)) if isinstance(scale_factor, (tuple, list)) else (
+            None if scale_factor is None else float(scale_factor))
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Resize ``input``."""
+        return F.interpolate(input, self.size, self.scale_factor, self.mode, bool(self.align_corners))
+
+    def extra_repr(self) -> str:
+        """The size or the factor, and the mode."""
+        what = f"size={self.size}" if self.scale_factor is None else f"scale_factor={self.scale_factor}"
+        return f"{what}, mode={self.mode!r}"
 
 
 class _Pad2d(Module):

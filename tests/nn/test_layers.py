@@ -221,6 +221,8 @@ def test_initial_loss_is_log_of_the_number_of_classes():
     (lambda: nn.Embedding.from_pretrained(minidl.ones(3)), ShapeError, "expected a table"),
     (lambda: nn.MSELoss("avg"), ConfigError, "MSELoss: reduction must be one of mean, sum, none"),
     (lambda: nn.CrossEntropyLoss(label_smoothing=2), ConfigError, "label_smoothing"),
+    (lambda: nn.KLDivLoss("avg"), ConfigError, "KLDivLoss: reduction must be one of mean, sum, none, batchmean"),
+    (lambda: nn.Hardtanh(1, 1), ConfigError, "Hardtanh: min_val must be below max_val"),
     (lambda: nn.MultiMarginLoss(p=3), ConfigError, "p must be 1 or 2"),
     (lambda: nn.ZeroPad2d((1, 2)), ConfigError, r"\(left, right, top, bottom\)"),
     (lambda: nn.Unflatten(3, (1, 2))(minidl.ones(2, 2)), ShapeError, "dim 3 is out of range"),

@@ -68,6 +68,26 @@ LAYERS: dict[str, tuple[Callable[[Any], Any], tuple[int, ...]]] = {
     "reflectionpad": (lambda nn: nn.ReflectionPad2d(2), (2, 3, 4, 5)),
     "replicationpad": (lambda nn: nn.ReplicationPad2d((1, 2, 0, 1)), (2, 3, 4, 5)),
     "circularpad": (lambda nn: nn.CircularPad2d((1, 2, 0, 1)), (2, 3, 4, 5)),
+    "rmsnorm": (lambda nn: nn.RMSNorm(6), (3, 4, 6)),
+    "rmsnorm-2": (lambda nn: nn.RMSNorm((4, 6), eps=1e-3), (3, 4, 6)),
+    "rmsnorm-plain": (lambda nn: nn.RMSNorm([6], elementwise_affine=False), (3, 6)),
+    "pixelshuffle": (lambda nn: nn.PixelShuffle(2), (2, 8, 3, 2)),
+    "pixelunshuffle": (lambda nn: nn.PixelUnshuffle(2), (2, 2, 4, 6)),
+    "channelshuffle": (lambda nn: nn.ChannelShuffle(3), (2, 6, 2, 3)),
+    "upsample": (lambda nn: nn.Upsample(scale_factor=2), (2, 3, 4, 5)),
+    "upsample-factors": (lambda nn: nn.Upsample(scale_factor=(2, 1.5), mode="bilinear"), (2, 3, 4, 5)),
+    "upsample-size": (lambda nn: nn.Upsample(size=(7, 3), mode="bilinear", align_corners=True), (2, 3, 4, 5)),
+    "upsample-bicubic": (lambda nn: nn.Upsample(size=6, mode="bicubic"), (2, 3, 4, 5)),
+    "relu6": (lambda nn: nn.ReLU6(), (3, 4)),
+    "hardtanh": (lambda nn: nn.Hardtanh(-0.5, 0.7), (3, 4)),
+    "hardswish": (lambda nn: nn.Hardswish(), (3, 4)),
+    "mish": (lambda nn: nn.Mish(), (3, 4)),
+    "selu": (lambda nn: nn.SELU(), (3, 4)),
+    "prelu": (lambda nn: nn.PReLU(), (3, 4)),
+    "prelu-channels": (lambda nn: nn.PReLU(4, init=0.1), (3, 4, 2)),
+    "logsigmoid": (lambda nn: nn.LogSigmoid(), (3, 4)),
+    "softmin": (lambda nn: nn.Softmin(dim=1), (3, 4)),
+    "glu": (lambda nn: nn.GLU(), (3, 4)),
     "relu": (lambda nn: nn.ReLU(), (3, 4)),
     "leakyrelu": (lambda nn: nn.LeakyReLU(0.1), (3, 4)),
     "elu": (lambda nn: nn.ELU(0.5), (3, 4)),
@@ -159,6 +179,38 @@ def test_pool_indices(torch):
         np.testing.assert_array_equal(i.numpy(), j.numpy())
 
 
+def test_gradient_at_the_kinks(torch):
+    """Exact zeros are common under ReLU6 and its kin; the gradient there is PyTorch's."""
+    x = np.array([-3.0, -1.0, 0.0, 1.0, 3.0, 6.0])
+    for build in (lambda nn: nn.ReLU6(), lambda nn: nn.Hardtanh(), lambda nn: nn.Hardsigmoid(), lambda nn: nn.SELU(),
+                  lambda nn: nn.PReLU()):
+        grads = []
+        for lib in (minidl, torch):
+            t = lib.tensor(x, requires_grad=True)
+            build(lib.nn).double()(t).sum().backward()
+            grads.append(t.grad.numpy())
+        # PyTorch's gradient of hardsigmoid is 1 / 6 in float32
+        np.testing.assert_allclose(*grads, rtol=1e-7, err_msg=str(build(nn)))
+
+
+@pytest.mark.parametrize("name", ["ReLU6", "Hardtanh", "Hardsigmoid", "Hardswish", "Mish", "SELU"])
+def test_inplace(name):
+    x = minidl.tensor([-4.0, -0.5, 0.5, 4.0])
+    expected = getattr(nn, name)()(x)
+    layer = getattr(nn, name)(inplace=True)
+    assert layer(x) is x and x.tolist() == expected.tolist()
+
+
+def test_distances(torch):
+    a, b = np.random.default_rng(0).normal(size=(2, 4, 3))
+    for build in (lambda nn: nn.CosineSimilarity(), lambda nn: nn.CosineSimilarity(dim=0), lambda nn: nn.PairwiseDistance(),
+                  lambda nn: nn.PairwiseDistance(1, keepdim=True)):
+        ours, theirs = build(nn), build(torch.nn)
+        assert repr(ours) == repr(theirs)
+        np.testing.assert_allclose(
+            ours(minidl.tensor(a), minidl.tensor(b)).numpy(), theirs(torch.tensor(a), torch.tensor(b)).numpy(), RTOL, ATOL)
+
+
 def test_deconv_output_size(torch):
     ours, theirs = pair(torch, lambda nn: nn.ConvTranspose2d(2, 3, 3, stride=2, padding=1))
     x = np.random.default_rng(0).normal(size=(1, 2, 4, 4))
@@ -188,6 +240,8 @@ LOSSES: dict[str, tuple[str, dict[str, Any], str]] = {
     "bcelogits-weights": ("BCEWithLogitsLoss", {"weight": WEIGHT, "pos_weight": WEIGHT * 2}, "probabilities"),
     "bce": ("BCELoss", {}, "unit"),
     "bce-weight": ("BCELoss", {"weight": WEIGHT, "reduction": "sum"}, "unit"),
+    "kl": ("KLDivLoss", {"reduction": "batchmean"}, "probabilities"),
+    "kl-log": ("KLDivLoss", {"log_target": True, "reduction": "sum"}, "same"),
     "hinge": ("MultiMarginLoss", {}, "classes"),
     "hinge-2": ("MultiMarginLoss", {"p": 2, "margin": 0.5, "weight": WEIGHT}, "classes"),
 }

@@ -164,6 +164,20 @@ def _margins(d: Draw):
     yield Sample(x[0], np.array(1))
 
 
+def _divergences(d: Draw):
+    for reduction in ("mean", "sum", "none", "batchmean"):
+        yield Sample(d(2, 3), d.between(0.1, 1.0, 2, 3), reduction=reduction)
+        yield Sample(d(2, 3), -d.between(0.1, 1.0, 2, 3), reduction=reduction, log_target=True)
+    yield Sample(d(3), np.array([0.0, 1.0, 0.5]), constants=(1,))
+    yield Sample(d(), d.between(0.1, 1.0))
+    yield Sample(d(0, 3), d.between(0.1, 1.0, 0, 3), reduction="sum")
+
+
+def _kl_div(x, target, reduction="mean", log_target=False):
+    losses = np.exp(target) * (target - x) if log_target else scipy.special.xlogy(target, target) - target * x
+    return losses.sum() / x.shape[0] if reduction == "batchmean" else reduced(losses, reduction)
+
+
 OPS = [
     Op(
         "F.cross_entropy",
@@ -239,6 +253,23 @@ OPS = [
         _probabilities,
         without=PROMOTES,
         bad=(Bad(Sample(Z + 2, Z), ConfigError, "probabilities between 0 and 1.*with_logits"),),
+    ),
+    Op(
+        "F.kl_div",
+        F.kl_div,
+        _divergences,
+        _kl_div,
+        torch=FN + "kl_div",
+        without={
+            "int64": "both as integers are refused, as by mse_loss",
+            "bool": "as integers",
+            "int64 and float32": "promoted, as by mse_loss",
+        },
+        bad=(
+            Bad(Sample(Z, np.zeros((2, 4))), ShapeError, r"kl_div: input \(2, 3\) and target \(2, 4\)"),
+            Bad(Sample(Z, np.ones(3)), ShapeError, "kl_div: .*must have the same shape", torch="broadcasts"),
+            Bad(Sample(Z, Z, reduction="avg"), ConfigError, "kl_div: reduction must be"),
+        ),
     ),
     Op(
         "F.binary_cross_entropy_with_logits",

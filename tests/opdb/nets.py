@@ -18,8 +18,8 @@ Z = np.zeros((2, 3))
 FN = "nn.functional."
 
 
-def _not_floating(name):
-    return Bad(Sample(np.array([1, 2])), DTypeError, f"{name}: needs a floating-point tensor, found int64")
+def _not_floating(name, torch=""):
+    return Bad(Sample(np.array([1, 2])), DTypeError, f"{name}: needs a floating-point tensor, found int64", torch)
 
 
 def activation(name, reference, *options, kinks=(), torch="", **fields):
@@ -35,7 +35,7 @@ def activation(name, reference, *options, kinks=(), torch="", **fields):
         samples,
         reference,
         torch=torch or FN + name,
-        bad=(_not_floating(name), *fields.pop("bad", ())),
+        bad=(_not_floating(name, fields.pop("integers", "")), *fields.pop("bad", ())),
         **fields,
     )
 

@@ -6,10 +6,12 @@ differentiate.
 """
 from __future__ import annotations
 
+import math
+
 from minidl.autograd.function import tensors
 from minidl.backend.rng import default_generator
 from minidl.errors import ConfigError, ShapeError
-from minidl.nn.functional.checks import floating
+from minidl.nn.functional.checks import floating, same_dtype
 from minidl.ops.softmax import softmax
 from minidl.tensor import Tensor
 
@@ -101,6 +103,124 @@ def softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tenso
 def softmin(input: Tensor, dim: int = -1) -> Tensor:
     """exp(-x) / sum of exp(-x) along ``dim``: the softmax of -x, of the same shape."""
     return softmax(-input, dim)
+
+
+def hardtanh(input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Tensor:
+    """x limited to min_val .. max_val, element by element.  The gradient is 1 strictly between them, else 0.
+
+    Raises:
+        DTypeError: the input is not floating point.  ConfigError: min_val is above max_val.
+
+    Source: Collobert 2004, "Large scale machine learning" (thesis).
+    """
+    floating("hardtanh", input)
+    if min_val > max_val:
+        raise ConfigError(f"hardtanh: min_val {min_val} is above max_val {max_val}; exchange them")
+    # Not clamp, whose gradient is 1 on the limits: an exact 0 under relu6 is common, and has none in PyTorch.
+    y = tensors.masked_fill(input, input <= min_val, value=float(min_val))
+    return _maybe_in_place(input, tensors.masked_fill(y, input >= max_val, value=float(max_val)), inplace)
+
+
+def relu6(input: Tensor, inplace: bool = False) -> Tensor:
+    """min(max(x, 0), 6), element by element.  The gradient at 0 and at 6 is 0.
+
+    Raises:
+        DTypeError: the input is not floating point.
+
+    Source: Howard et al. 2017, arXiv:1704.04861 (MobileNets).
+    """
+    return hardtanh(floating("relu6", input), 0.0, 6.0, inplace)
+
+
+def hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
+    """min(max(x + 3, 0), 6) / 6, element by element: straight lines in the sigmoid's place.
+
+    Raises:
+        DTypeError: the input is not floating point.
+
+    Source: Howard et al. 2019, arXiv:1905.02244 (MobileNetV3), section 5.2.
+    """
+    return _maybe_in_place(input, relu6(floating("hardsigmoid", input) + 3.0) * (1 / 6), inplace)
+
+
+def hardswish(input: Tensor, inplace: bool = False) -> Tensor:
+    """x * hardsigmoid(x), element by element.
+
+    Raises:
+        DTypeError: the input is not floating point.
+
+    Source: Howard et al. 2019, arXiv:1905.02244 (MobileNetV3), section 5.2.
+    """
+    return _maybe_in_place(input, floating("hardswish", input) * hardsigmoid(input), inplace)
+
+
+def mish(input: Tensor, inplace: bool = False) -> Tensor:
+    """x * tanh(softplus(x)), element by element.
+
+    Raises:
+        DTypeError: the input is not floating point.
+
+    Source: Misra 2019, arXiv:1908.08681.
+    """
+    return _maybe_in_place(input, floating("mish", input) * tensors.tanh(softplus(input)), inplace)
+
+
+def selu(input: Tensor, inplace: bool = False) -> Tensor:
+    """1.0507 * elu(x, alpha=1.6733), element by element: constants that keep mean 0 and variance 1 through deep nets.
+
+    Raises:
+        DTypeError: the input is not floating point.
+
+    Source: Klambauer et al. 2017, arXiv:1706.02515.
+    """
+    alpha, scale = 1.6732632423543772, 1.0507009873554805
+    return _maybe_in_place(input, elu(floating("selu", input), alpha) * scale, inplace)
+
+
+def prelu(input: Tensor, weight: Tensor) -> Tensor:
+    """x where x > 0, else weight * x: a leaky ReLU whose slope is learned.
+
+    Args:
+        input: (N, C, ...), or any shape for one slope.
+        weight: (C,), a slope for each channel, or (1,), the same for all.
+
+    Raises:
+        DTypeError: the input is not floating point.  ShapeError: there are not as many slopes as channels.
+
+    Source: He et al. 2015, arXiv:1502.01852.
+    """
+    floating("prelu", input)
+    same_dtype("prelu", input, weight)
+    channels = input.shape[1] if input.ndim > 1 else 1
+    if weight.ndim > 1 or weight.numel() not in (1, channels):
+        raise ShapeError(f"prelu: weight has shape {weight.shape}; input {input.shape} needs one slope, or one for each of its "
+                         f"{channels} channels")
+    slopes = weight.reshape(*[-1 if axis == 1 else 1 for axis in range(input.ndim)]) if weight.numel() > 1 else weight.reshape(())
+    return tensors.where(input > 0, input, input * slopes)
+
+
+def glu(input: Tensor, dim: int = -1) -> Tensor:
+    """a * sigmoid(b), where a and b are the halves of the input along ``dim``, which becomes half as long.
+
+    Raises:
+        DTypeError: the input is not floating point.  ShapeError: the axis has an odd length, or there is none.
+
+    Source: Dauphin et al. 2016, arXiv:1612.08083.
+    """
+    floating("glu", input)
+    if not input.ndim or input.shape[dim] % 2:
+        raise ShapeError(f"glu: axis {dim} of shape {input.shape} has no two equal halves")
+    value, gate = input.split(input.shape[dim] // 2, dim) if input.shape[dim] else (input, input)
+    return value * tensors.sigmoid(gate)
+
+
+def logsigmoid(input: Tensor) -> Tensor:
+    """log(1 / (1 + exp(-x))), element by element and without overflow: -softplus(-x).
+
+    Raises:
+        DTypeError: the input is not floating point.
+    """
+    return -tensors.softplus(-floating("logsigmoid", input), beta=1.0, threshold=math.inf)
 
 
 def _check_p(name: str, p: float) -> None:

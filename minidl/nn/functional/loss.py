@@ -205,6 +205,32 @@ def smooth_l1_loss(input: Tensor, target: Tensor, reduction: str = "mean", beta:
 
 
 @in_float32
+def kl_div(input: Tensor, target: Tensor, reduction: str = "mean", log_target: bool = False) -> Tensor:
+    """target * (log target - input): how far the log-probabilities ``input`` are from the distribution ``target``.
+
+    For distillation: ``kl_div(log_softmax(student / T, 1), softmax(teacher / T, 1), reduction="batchmean") * T * T``
+    (Hinton et al. 2015, arXiv:1503.02531).
+
+    Args:
+        input: log-probabilities of any shape.
+        target: probabilities of that shape; their logarithms with ``log_target``.
+        reduction: also "batchmean", the sum over the length of the first axis, which is the divergence of Kullback and Leibler;
+            "mean" divides by the number of elements.
+
+    Raises:
+        ShapeError: the shapes are not equal.  DTypeError: both are integers.
+    """
+    _same_shape("kl_div", input, target)
+    _not_integers("kl_div", input, target)
+    if log_target:
+        losses = target.exp() * (target - input)
+    else:
+        losses = target * (target.masked_fill(target == 0, 1.0).log() - input)      # 0 log 0 is 0
+    if reduction == "batchmean":
+        return losses.sum() / float(input.shape[0] if input.ndim else 1)
+    return _reduce("kl_div", losses, reduction)
+
+
 def binary_cross_entropy_with_logits(input: Tensor, target: Tensor, weight: Tensor | None = None, reduction: str = "mean",
                                      pos_weight: Tensor | None = None) -> Tensor:
     """-(t log p + (1 - t) log(1 - p)) with p = sigmoid(input), from the logits, so that nothing overflows.

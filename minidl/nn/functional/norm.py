@@ -115,6 +115,31 @@ def layer_norm(input: Tensor, normalized_shape: Sequence[int], weight: Tensor | 
     return tensors.layer_norm(input, weight, bias, ndim=len(shape), eps=eps)
 
 
+def rms_norm(input: Tensor, normalized_shape: Sequence[int], weight: Tensor | None = None, eps: float | None = None) -> Tensor:
+    """x / sqrt(mean of x^2 + eps) * weight over the last axes, whose shape is ``normalized_shape``: a layer norm without mean.
+
+    Args:
+        input: (..., *normalized_shape), floating point.
+        weight: of shape ``normalized_shape``, or None.
+        eps: by default the distance from 1 to the next number of the dtype: 1.19e-7 in float32.
+
+    Raises:
+        ShapeError: the input does not end in that shape, or the weight does not have it.
+
+    Source: Zhang & Sennrich 2019, arXiv:1910.07467.
+    """
+    floating("rms_norm", input)
+    shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
+    if not shape or input.shape[-len(shape):] != shape:
+        raise ShapeError(f"rms_norm: normalized_shape is {shape}, which the input's shape {input.shape} does not end in")
+    if weight is not None and weight.shape != shape:
+        raise ShapeError(f"rms_norm: weight has shape {weight.shape}; it must be {shape}")
+    if eps is None:
+        eps = float(2.0 ** -{2: 10, 4: 23, 8: 52}[input.itemsize])
+    y = input * tensors.rsqrt(input.square().mean(tuple(range(-len(shape), 0)), keepdim=True) + eps)
+    return y if weight is None else y * weight
+
+
 def group_norm(input: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None,
                eps: float = 1e-5) -> Tensor:
     """(x - mean) / sqrt(var + eps) * weight + bias over each of ``num_groups`` groups of channels of each sample.
