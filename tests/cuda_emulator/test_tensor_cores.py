@@ -1,94 +1,228 @@
-"""Convolution on tensor cores, float16 and bfloat16, against float64 on the rounded inputs; and its planted bug."""
+"""Convolution on tensor cores - float16, bfloat16, TF32 - against float64; the layout of fragments; planted bugs."""
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from minidl.errors import DeviceError
-from minidl.kernels import variants
-from minidl.kernels.cuda.conv import TENSOR, _channels_first, _filters_first, _numbers
-from minidl.kernels.cuda.launch import launch
+import minidl
+import minidl.nn.functional as F
+from minidl import config
+from minidl.kernels import lookup, use, variants
+from minidl.kernels.cuda import conv_tensor, source
 from minidl.ops.geometry import conv2d_geometry
-from tests.cuda_emulator.emulator import SCHEDULES
+from tests.cuda_emulator.emulator import SCHEDULES, Emulator
 
-# x, w, then stride, padding, dilation, groups: tiles that are full, ragged in every dimension, strided, grouped.
-SHAPES = [
-    ((2, 16, 9, 9), (72, 16, 3, 3), 1, 1, 1, 1),
-    ((1, 8, 7, 11), (8, 8, 1, 1), 1, 0, 1, 1),
-    ((2, 24, 10, 6), (40, 24, 5, 3), (2, 1), (2, 0), 1, 1),
-    ((1, 32, 8, 8), (32, 16, 3, 3), 1, 2, 2, 2),
-    ((3, 64, 8, 8), (64, 64, 3, 3), 2, 1, 1, 1),
-]  # fmt: skip
-# A float16 holds 11 bits: half an ulp is 4.9e-4 of the value, and the products are summed in float32.
-LIMIT = {"rtol": 1e-3, "atol": 2e-3}
+# x, w, then stride, padding, dilation, groups; and what each kernel's tile is called, for two bytes: forward, input gradient,
+# weight gradient.  (Maps of float32 are never narrow: three channels, filled up to four, are 16 bytes.)
+SHAPES = {
+    "several tiles": (((2, 16, 9, 9), (72, 16, 3, 3), 1, 1, 1, 1), ("", "", "")),
+    "one pixel and tap": (((1, 8, 1, 1), (8, 8, 1, 1), 1, 0, 1, 1), ("", "", "")),
+    "strides": (((2, 24, 10, 6), (40, 24, 5, 3), (2, 1), (2, 0), 1, 1), ("", "", "")),
+    "dilation, groups": (((1, 32, 8, 8), (32, 16, 3, 3), 1, 2, 2, 2), ("", "", "")),
+    "strides against dilation": (((1, 16, 13, 11), (8, 16, 3, 4), (4, 3), (5, 2), (2, 3), 1), ("", "", "")),
+    "phases without taps": (((1, 8, 7, 5), (16, 8, 1, 1), 2, 0, 1, 1), ("", "", "")),
+    "a first layer": (((2, 3, 15, 13), (16, 3, 7, 7), 2, 3, 1, 1), ("_narrow", "", "_narrow")),
+    "odd channels and groups": (((1, 18, 6, 5), (10, 9, 2, 3), 1, 1, 1, 2), ("_narrow", "", "_narrow")),
+    "parts": (((1, 48, 5, 5), (40, 48, 5, 5), 1, 2, 1, 1), ("", "", "")),
+    "wide": (((2, 24, 9, 11), (128, 24, 3, 3), 1, 1, 1, 1), ("_wide", "", "_wide")),
+    "wide backwards": (((2, 128, 9, 11), (24, 128, 3, 3), 1, 1, 1, 1), ("", "_wide", "")),
+}  # fmt: skip
+ENTRIES = {"conv2d": "conv_tensor", "conv2d_input_grad": "conv_input_grad_tensor", "conv2d_weight_grad": "conv_weight_grad_tensor"}
+# Relative to the largest output.  float16: 11 bits, half an ulp is 4.9e-4.  bfloat16: 8 bits, 3.9e-3.  TF32: both factors have
+# 11 bits, so that a product is off by 1e-3 at most, and a sum of many by less of the largest.
+LIMIT = {"float16": 1e-3, "bfloat16": 5e-3, "float32": 1e-3}
 
 
 def numbers(seed, shape, dtype="float16"):
     return (np.random.default_rng(seed).standard_normal(shape) / 2).astype(dtype)
 
 
-def check(verb, emulator, a, b, geom, entry):
-    expected = variants(verb, "cpu")["numpy"](a.astype("f8"), b.astype("f8"), *([None] if verb == "conv2d" else []), geom)
-    got = variants(verb, "emu")["tensor"](a, b, *([None] if verb == "conv2d" else []), geom)
-    assert entry in emulator.launched, f"{verb} fell through"
-    assert got.dtype == np.float16
-    scale = np.abs(expected).max()
-    np.testing.assert_allclose(got / scale, expected / scale, **LIMIT)
+def operands(case, dtype):
+    """The arguments of the three verbs."""
+    geom = conv2d_geometry(*case)
+    x, w, b = numbers(0, case[0], dtype), numbers(1, case[1], dtype), numbers(2, (geom.O,), dtype)
+    gy = numbers(3, (geom.N, geom.O, geom.out_h, geom.out_w), dtype)
+    return {"conv2d": (x, w, b, geom, "tf32", True), "conv2d_input_grad": (gy, w, geom, "tf32"),
+            "conv2d_weight_grad": (gy, x, geom, "tf32")}  # fmt: skip
+
+
+def exact(verb, arguments):
+    return variants(verb, "cpu")["numpy"](*(a.astype("f8") if isinstance(a, np.ndarray) else a for a in arguments))
+
+
+def error(got, expected):
+    return np.abs(got.astype("f8") - expected).max() / np.abs(expected).max()
+
+
+def check(verb, emulator, arguments, entry):
+    emulator.launched.clear()
+    got = variants(verb, "emu")["tensor"](*arguments)
+    assert entry in emulator.launched, f"{verb} ran {emulator.launched}"
+    assert got.dtype == arguments[0].dtype
+    assert error(got, exact(verb, arguments)) < LIMIT[got.dtype.name]
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
-@pytest.mark.parametrize("case", SHAPES, ids=str)
-def test_float16(case, schedule, emulator):
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+@pytest.mark.parametrize("name", SHAPES)
+def test_the_three_products(name, dtype, schedule, emulator):
     emulator.schedule = schedule
-    geom = conv2d_geometry(*case)
-    x, w, gy = numbers(0, case[0]), numbers(1, case[1]), numbers(2, (geom.N, geom.O, geom.out_h, geom.out_w))
-    check("conv2d", emulator, x, w, geom, "conv_tensor")
-    check("conv2d_input_grad", emulator, gy, w, geom, "conv_input_grad_tensor")
-    check("conv2d_weight_grad", emulator, gy, x, geom, "conv_weight_grad_tensor")
+    case, tiles = SHAPES[name]
+    for (verb, arguments), tile in zip(operands(case, dtype).items(), tiles, strict=True):
+        check(verb, emulator, arguments, ENTRIES[verb] + (tile if dtype == "float16" or tile == "_wide" else ""))
+        assert name != "parts" or verb == "conv2d_weight_grad" or "join_parts" in emulator.launched
 
 
-def test_bfloat16(emulator):
+@pytest.mark.parametrize("name", ["several tiles", "a first layer", "wide"])
+def test_bfloat16(name, emulator):
     """bfloat16 has no NumPy dtype of its own; ml_dtypes lends one."""
-    bfloat16 = pytest.importorskip("ml_dtypes").bfloat16
-    geom = conv2d_geometry((2, 16, 6, 6), (24, 16, 3, 3), 1, 1)
-    x, w = numbers(0, (2, 16, 6, 6), bfloat16), numbers(1, (24, 16, 3, 3), bfloat16)
-    inputs = np.ascontiguousarray(x.transpose(0, 2, 3, 1)), _filters_first(emulator, w)
-    y = np.empty((2, 6, 6, 24), bfloat16)
-    arguments = (*inputs, None, y, 72, *_numbers(geom), 0)
-    launch(emulator, TENSOR, "conv_tensor", arguments, dtype="bfloat16", grid=(2, 1, 1), block=(128,))
-    expected = variants("conv2d", "cpu")["numpy"](x.astype("f8"), w.astype("f8"), None, geom).transpose(0, 2, 3, 1)
-    # 8 bits: half an ulp is 3.9e-3.
-    np.testing.assert_allclose(y.astype("f8"), expected, rtol=4e-3, atol=4e-3 * np.abs(expected).max())
+    case, tiles = SHAPES[name]
+    arguments = operands(case, pytest.importorskip("ml_dtypes").bfloat16)
+    for verb, tile in zip(arguments, tiles, strict=True):
+        check(verb, emulator, arguments[verb], ENTRIES[verb] + tile)
 
 
-@pytest.mark.parametrize("shape, why", [((1, 12, 5, 5), "12 channels"), ((1, 3, 5, 5), "3 channels")])
-def test_what_is_not_a_multiple_of_eight_falls_through(shape, why, emulator):
-    w = numbers(1, (8, shape[1], 3, 3))
-    y = variants("conv2d", "emu")["tensor"](numbers(0, shape), w, None, conv2d_geometry(shape, w.shape))
-    assert y.shape == (1, 8, 3, 3) and not emulator.launched, why
+def in_memory_as(x, how):
+    if how == "channels first":
+        return x
+    if how == "channels last":
+        return np.ascontiguousarray(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+    room = np.empty(x.size + 8, x.dtype)                        # an array that begins at no multiple of 16 bytes
+    first = 1 if room.ctypes.data % 16 == 0 else 0
+    there = room[first : first + x.size].reshape(x.transpose(0, 2, 3, 1).shape)
+    there[...] = x.transpose(0, 2, 3, 1)
+    return there.transpose(0, 3, 1, 2)
 
 
-def test_an_older_gpu_is_refused(emulator):
+@pytest.mark.parametrize("how", ["channels first", "channels last", "anywhere"])
+@pytest.mark.parametrize("channels", [3, 16])
+def test_maps_of_any_layout(how, channels, emulator):
+    x, w = numbers(0, (2, channels, 6, 7)), numbers(1, (8, channels, 3, 3))
+    arguments = (in_memory_as(x, how), w, None, conv2d_geometry(x.shape, w.shape))
+    check("conv2d", emulator, arguments, "conv_tensor_narrow" if channels == 3 else "conv_tensor")
+
+
+# ---- which variant is taken ----------------------------------------------------------------------------------------------
+
+
+def ran(emulator, x, w, *options, kernel=None):
+    emulator.launched.clear()
+    geom = conv2d_geometry(x.shape, w.shape, 1, 1, 1, x.shape[1] // w.shape[1])
+    y = (kernel or lookup("conv2d", "emu"))(x, w, None, geom, *options)
+    assert error(y, exact("conv2d", (x, w, None, geom))) < 2e-3 and y.dtype == x.dtype  # rounded to float16, or to TF32
+    return emulator.launched - {"pack", "join_parts"}
+
+
+def test_the_best_that_fits_is_chosen(emulator):
+    x, w = numbers(0, (1, 16, 5, 5)), numbers(1, (8, 16, 3, 3))
+    assert ran(emulator, x, w) == {"conv_tensor"}
+    assert ran(emulator, x, w, "direct") == {"conv_tensor"}     # it is a sum of products
+    assert ran(emulator, x.astype("f4"), w.astype("f4")) == {"conv"}, "float32 is not rounded unless it is allowed"
+    assert ran(emulator, x.astype("f4"), w.astype("f4"), "direct") == {"conv"}
+    assert ran(emulator, x.astype("f4"), w.astype("f4"), "tf32") == {"conv_tensor"}
+    assert ran(emulator, x.astype("f8"), w.astype("f8"), "tf32") == {"conv"}
+    assert ran(emulator, x, w[:, :2]) == {"grouped"}
+    with use(conv2d="naive"):
+        assert ran(emulator, x, w) == {"conv_naive"}
+    with use(conv2d="tensor"):
+        assert ran(emulator, x, w[:, :2]) == {"conv_tensor_narrow"}
+        assert ran(emulator, x.astype("f4"), w.astype("f4")) == {"conv"}, "what is refused goes to the next best"
+    with use(conv2d="depthwise"):
+        assert ran(emulator, x, w) == {"conv_tensor"}
+
+
+def test_an_older_gpu_gets_the_next_best(emulator):
     emulator.capability = 75
-    x, w = numbers(0, (1, 8, 4, 4)), numbers(1, (8, 8, 1, 1))
-    with pytest.raises(DeviceError, match="conv_tensor: there is no conv_mma.cu for float16 on sm_75; choose another variant"):
-        variants("conv2d", "emu")["tensor"](x, w, None, conv2d_geometry(x.shape, w.shape))
+    x, w = numbers(0, (1, 16, 5, 5)), numbers(1, (8, 16, 3, 3))
+    assert ran(emulator, x, w) == {"conv"}
+    assert ran(emulator, x, w, kernel=variants("conv2d", "emu")["tensor"]) == {"conv"}
+    assert not source.made_for("conv_wide.cu", "float16", 75) and source.made_for("conv_wide.cu", "float16", 80)
 
 
-def test_a_missing_barrier_shows(emulator):
-    case = SHAPES[0]
-    geom = conv2d_geometry(*case)
-    x, w = numbers(0, case[0]), numbers(1, case[1])
-    right = variants("conv2d", "emu")["tensor"](x, w, None, geom)
-    emulator.options = ("BUG_NO_BARRIER_AFTER_COPY",)
-    wrong = []
+def test_tf32_is_a_switch(emulator):
+    x, w = (minidl.tensor(numbers(i, s, "f4"), device="emu", requires_grad=True) for i, s in ((0, (1, 4, 5, 5)), (1, (3, 4, 3, 3))))
+    for allowed, precision, expected in ((False, "fast", False), (True, "fast", True), (True, "direct", False)):
+        emulator.launched.clear()
+        with config.allow_tf32(allowed), config.conv_precision(precision):
+            F.conv2d(x, w).sum().backward()
+        for entry in ENTRIES.values():
+            assert (entry in emulator.launched) == expected
+
+
+def test_tiles_are_chosen_by_what_there_is_to_do(emulator):
+    emulator.multiprocessors = 100
+    choose = lambda *arguments: conv_tensor.choose(emulator, *arguments)
+    assert choose(128 * 100, 128, 1, False) is conv_tensor.WIDE
+    assert choose(128 * 99, 128, 1, False) is conv_tensor.SMALL, "a processor would be idle"
+    assert choose(128 * 100, 128, 1, True) is conv_tensor.NARROW
+    assert choose(128 * 100, 64, 1, False) is conv_tensor.SMALL, "half of the columns would be nothing"
+    assert choose(128 * 100, 192, 1, False) is conv_tensor.WIDE
+    assert choose(64, 128 * 100, 1, False) is conv_tensor.SMALL
+    assert choose(128, 128, 1, False, 100) is conv_tensor.WIDE, "parts are blocks too"
+
+
+def test_much_shared_memory_is_asked_for(emulator, monkeypatch):
+    """A GPU refuses a launch with more than 48 KB that the kernel was not told of."""
+    made, function = [], emulator.function
+    monkeypatch.setattr(emulator, "function", lambda *arguments: made.append(function(*arguments)) or made[-1])
+    for name, expected in (("wide", [None, conv_tensor.WIDE.shared]), ("several tiles", [None, None])):
+        made.clear()
+        variants("conv2d", "emu")["tensor"](*operands(SHAPES[name][0], "float16")["conv2d"])
+        assert [getattr(kernel, "max_dynamic_shared_size_bytes", None) for kernel in made] == expected
+
+
+# ---- numbers and fragments -----------------------------------------------------------------------------------------------
+
+
+def test_tf32_is_rounded_to_the_nearest_and_away_from_zero(emulator):
+    values = np.array([1 + 2**-11, -1 - 2**-11, 1 + 2**-11 - 2**-23, 1 + 3 * 2**-11, 2.0**-130, np.inf, np.nan, 0], np.float32)
+    rounded = np.array([1 + 2**-10, -1 - 2**-10, 1, 1 + 4 * 2**-11, 2.0**-130, np.inf, np.nan, 0], np.float32)
+    x, w = np.zeros((1, 4, 1, len(values)), np.float32), np.zeros((1, 4, 1, 1), np.float32)
+    x[0, 0, 0], w[0, 0] = values, 1
+    y = variants("conv2d", "emu")["tensor"](x, w, None, conv2d_geometry(x.shape, w.shape), "tf32")
+    np.testing.assert_array_equal(y[0, 0, 0], rounded)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_fragments_are_where_the_manual_says(dtype):
+    """PTX ISA, "Matrix fragments for mma.m16n8k8" (.tf32) and "... mma.m16n8k16" (.f16), formula by formula."""
+    rng, per = np.random.default_rng(0), 4 // np.dtype(dtype).itemsize
+    a = rng.integers(-4, 5, (16, 8 * per)).astype(dtype)       # small whole numbers: every sum is exact
+    b = rng.integers(-4, 5, (8 * per, 8)).astype(dtype)
+    registers_a, registers_b = np.empty((32, 4, per), dtype), np.empty((32, 2, per), dtype)
+    for lane in range(32):
+        group, within = lane >> 2, lane % 4
+        for i in range(4):                                      # tf32: a0 a1 a2 a3; f16: a0a1 a2a3 a4a5 a6a7
+            row, k = group + 8 * (i % 2), within * per + 4 * per * (i // 2)
+            registers_a[lane, i] = a[row, k : k + per]
+        for i in range(2):
+            k = within * per + 4 * per * i
+            registers_b[lane, i] = b[k : k + per, group]
+    d = np.empty((32, 4), np.float32)
+    gpu = Emulator(folder=Path(__file__).parent / "kernels")
+    arguments = registers_a.view(np.uint32).reshape(-1), registers_b.view(np.uint32).reshape(-1), d.reshape(-1)
+    gpu.function("fragments.cu", "product", source.defines(dtype))((1,), (32,), arguments)
+    expected = a.astype("f8") @ b.astype("f8")
+    for lane in range(32):
+        for i in range(4):
+            assert d[lane, i] == expected[(lane >> 2) + 8 * (i // 2), lane % 4 * 2 + i % 2]
+
+
+# ---- planted bugs --------------------------------------------------------------------------------------------------------
+
+BUGS = {
+    "BUG_NO_BARRIER_AFTER_COPY": ("conv2d", "float16"),
+    "BUG_WAIT_FOR_ONE_TOO_FEW": ("conv2d", "float32"),
+    "BUG_FRAGMENTS_OUT_OF_ORDER": ("conv2d_weight_grad", "float32"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("bug", BUGS)
+def test_a_planted_bug_shows(bug, emulator):
+    verb, dtype = BUGS[bug]
+    arguments = operands(SHAPES["several tiles"][0], dtype)[verb]
+    expected, wrong = exact(verb, arguments), []
+    emulator.options = (bug,)
     for emulator.schedule in SCHEDULES:
-        wrong.append(not np.array_equal(variants("conv2d", "emu")["tensor"](x, w, None, geom), right))
+        wrong.append(not error(variants(verb, "emu")["tensor"](*arguments), expected) < LIMIT[dtype])  # NaN is wrong too
     assert any(wrong)
-
-
-def test_groups_first():
-    """(groups, C/groups, kh, kw, O/groups): what the input gradient reads."""
-    w = numbers(0, (6, 2, 3, 1))
-    geom = conv2d_geometry((1, 4, 5, 5), (6, 2, 3, 1), 1, 0, 1, 2)
-    gpu = type("Gpu", (), {"xp": np})
-    packed = _channels_first(gpu, w, geom)
-    assert packed.shape == (2, 2, 3, 1, 3) and packed[1, 0, 2, 0, 1] == w[4, 0, 2, 0]
