@@ -26,6 +26,7 @@ class Gpu(Protocol):
 
     name: str
     xp: Any
+    threads: int                                     # of a block, where a grid-stride kernel asks for no number
 
     @property
     def multiprocessors(self) -> int:
@@ -61,6 +62,7 @@ class CupyGpu:
     """The GPU that CuPy has as its current device."""
 
     name = "cuda"
+    threads = BLOCK
 
     def __init__(self) -> None:
         import cupy
@@ -167,7 +169,7 @@ def same_dtype(*arrays: Any) -> bool:
 
 
 def launch(gpu: Gpu, file: str, entry: str, arguments: tuple[Any, ...], *, dtype: Any, work: int = 0,
-           grid: tuple[int, ...] | None = None, block: tuple[int, ...] = (BLOCK,), shared: int = 0) -> None:  # fmt: skip
+           grid: tuple[int, ...] | None = None, block: tuple[int, ...] | None = None, shared: int = 0) -> None:  # fmt: skip
     """Runs kernel ``entry`` of ``file``, compiled for arrays of ``dtype``.
 
     Args:
@@ -183,6 +185,7 @@ def launch(gpu: Gpu, file: str, entry: str, arguments: tuple[Any, ...], *, dtype
     if grid is None:
         if work == 0:
             return                                   # a grid without blocks is an error to CUDA; there is nothing to do
+        block = block or (gpu.threads,)
         threads = block[0]
         grid = (min(-(-work // threads), gpu.multiprocessors * BLOCKS_PER_PROCESSOR * BLOCK // threads),)
     defines = source.defines(name)
@@ -195,7 +198,7 @@ def launch(gpu: Gpu, file: str, entry: str, arguments: tuple[Any, ...], *, dtype
     kernel = gpu.function(file, entry, defines)
     if shared > FREE_SHARED:
         kernel.max_dynamic_shared_size_bytes = shared
-    kernel(grid, block, values, shared_mem=shared)
+    kernel(grid, block or (BLOCK,), values, shared_mem=shared)
 
 
 def _convert(gpu: Gpu, entry: str, parameter: source.Parameter, name: str, value: Any) -> Any:

@@ -47,6 +47,7 @@ class Emulator:
     name = "emu"
     xp = np
     capability = 90
+    threads = 256
     multiprocessors = 2                              # few blocks: the grid-stride loops go round more than once
     device = stream = 0
 
