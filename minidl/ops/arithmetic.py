@@ -93,7 +93,7 @@ def _refuse_zero(verb: str, a: Any, b: Any) -> None:
     """Raise DivisionError where integers are divided by 0: unlike floating point, they have no infinity to answer with."""
     b = as_operand(b, a, verb)
     a = as_operand(a, b, verb)
-    if all(t.data.dtype.kind not in "fV" for t in (a, b)) and not b.data.all():
+    if all(t.data.dtype.kind not in "fV" for t in (a, b)) and not b.F.all(b.data):
         raise DivisionError(f"{verb}: integers of shape {a.shape} are divided by 0; mask the zeros, or convert with .float() "
                             "for infinities")
 

@@ -225,7 +225,7 @@ def _check_gather(name: str, x: Tensor, dim: int, index: Tensor) -> int:
 def check_range(name: str, index: Tensor, n: int) -> None:
     """Raise IndexError unless every index is in 0 .. n-1 (negative ones are not counted from the end here, as in PyTorch)."""
     if index.data.size:
-        low, high = int(index.data.min()), int(index.data.max())
+        low, high = int(index.F.amin(index.data)), int(index.F.amax(index.data))
         if low < 0 or high >= n:
             raise IndexError(f"{name}: index {low if low < 0 else high} is out of range; there are {n}, numbered from 0")
 
@@ -289,8 +289,8 @@ def bincount(x: Tensor, minlength: int = 0) -> Tensor:
         raise DTypeError(f"bincount: counts integers, found {x.dtype}; convert with .long()")
     if x.ndim != 1:
         raise ShapeError(f"bincount: needs a vector, found shape {x.shape}; use flatten()")
-    if x.numel() and int(x.data.min()) < 0:
-        raise IndexError(f"bincount: counts the numbers from 0, found {int(x.data.min())}")
+    if x.numel() and int(x.F.amin(x.data)) < 0:
+        raise IndexError(f"bincount: counts the numbers from 0, found {int(x.F.amin(x.data))}")
     return bincount_(x, minlength=minlength)
 
 
@@ -311,7 +311,7 @@ def repeat_interleave(x: Tensor, repeats: Any, dim: int | None = None) -> Tensor
     common_backend("repeat_interleave", (x, counts))
     if counts.data.dtype.kind not in "iu":
         raise DTypeError(f"repeat_interleave: the counts must be integers, found {counts.dtype}; convert with .long()")
-    if counts.ndim > 1 or counts.numel() not in (1, x.shape[d]) or counts.numel() and int(counts.data.min()) < 0:
+    if counts.ndim > 1 or counts.numel() not in (1, x.shape[d]) or counts.numel() and int(counts.F.amin(counts.data)) < 0:
         raise ShapeError(f"repeat_interleave: axis {d} of shape {x.shape} needs one count of at least 0, or one for each of its "
                          f"{x.shape[d]} positions, found {counts.tolist()}")
     places = x.F.repeat(x.F.arange(0, x.shape[d], 1, x.F.int64), counts=counts.tolist())
@@ -333,6 +333,6 @@ def one_hot(labels: Tensor, num_classes: int = -1) -> Tensor:
     if num_classes < 0:
         if not labels.numel():
             raise ShapeError("one_hot: no labels to count the classes from; pass num_classes")
-        num_classes = int(labels.data.max()) + 1
+        num_classes = int(labels.F.amax(labels.data)) + 1
     check_range("one_hot", labels, num_classes)
     return one_hot_(labels, num_classes=num_classes)
