@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from minidl.autograd.autocast import is_autocast_enabled
 from minidl.autograd.function import Function, View, common_backend, plain, tensors
 from minidl.config import grad_mode
 from minidl.errors import DTypeError, ShapeError
@@ -203,7 +204,7 @@ def _scatter(name: str, x: Tensor, dim: int, index: Tensor, src: Tensor) -> Tens
     d = _check_gather(name, x, dim, index)
     if src.ndim != x.ndim or any(i > n for i, n in zip(index.shape, src.shape, strict=True)):
         raise ShapeError(f"{name}: index of shape {index.shape} needs a src at least as large, found {src.shape}")
-    if src.dtype != x.dtype:
+    if src.dtype != x.dtype and not is_autocast_enabled():
         raise DTypeError(f"{name}: src is {src.dtype}, the tensor {x.dtype}; they must agree, convert one with .to(dtype)")
     if index.shape != src.shape:
         src = src[tuple(slice(0, n) for n in index.shape)]
