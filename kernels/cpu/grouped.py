@@ -11,7 +11,6 @@ maps by memory.
 from __future__ import annotations
 
 import functools
-import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,6 +21,7 @@ from minidl.kernels.cpu.emit import Int, Kernel, Mask, Pointer
 from minidl.kernels.cpu.engine import ISA
 from minidl.kernels.cpu.launch import Launch, program
 from minidl.kernels.cpu.packing import AHEAD, zero
+from minidl.kernels.cpu.partial import PartialSums
 from minidl.kernels.cpu.plans import Plan
 from minidl.kernels.cpu.tiles import accumulators
 
@@ -312,17 +312,8 @@ def _convolve(plan: Plan, x: np.ndarray, w: np.ndarray, bias: np.ndarray | None,
           jobs=c.jobs, scratch=memory.scratch("packed", c.scratch))
 
 
-class _WeightGradient(NamedTuple):
-    """What :func:`weight_gradient` works out once per shape."""
-
-    run: Launch
-    bases: np.ndarray
-    partial: tuple[int, ...]
-    scratch: int
-
-
 @functools.lru_cache(256)
-def _weight_gradient(plan: Plan, size: int, channels: int, images: int, kernel_width: int, most: int) -> _WeightGradient:
+def _weight_gradient(plan: Plan, size: int, channels: int, images: int, kernel_width: int, most: int) -> PartialSums:
     isa, (job,) = engine.host_isa(), plan.jobs
     blocks, room = -(-channels // isa.width), accumulators(isa)
     layout = _layout(plan, size, blocks, isa.width)
@@ -341,7 +332,7 @@ def _weight_gradient(plan: Plan, size: int, channels: int, images: int, kernel_w
         strip=layout.strip, packed_rows=layout.rows, unit=layout.unit, plane=layout.plane,
         scratch_size=layout.scratch, threads_most=most)
     bases = np.array(firsts, np.int64) * (4 * isa.width * size)
-    return _WeightGradient(run, bases, (parts, blocks, len(places), size, isa.width), most * layout.scratch)
+    return PartialSums(run, bases, (parts, blocks, len(places), size, isa.width), most * layout.scratch)
 
 
 def weight_gradient(plan: Plan, x: np.ndarray, g: np.ndarray, gw: np.ndarray) -> None:
@@ -358,8 +349,5 @@ def weight_gradient(plan: Plan, x: np.ndarray, g: np.ndarray, gw: np.ndarray) ->
 def _gradient(plan: Plan, x: np.ndarray, g: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     channels, size, _, kernel_width = shape
     c = _weight_gradient(plan, size, channels, len(x), kernel_width, threads.get_num_threads())
-    partial = memory.scratch("partial", math.prod(c.partial))
-    c.run(x=x, g=g, partial=partial, bases=c.bases, scratch=memory.scratch("packed", c.scratch))
-    total = partial[: math.prod(c.partial)].reshape(c.partial).sum(axis=0)       # in the order of the parts
-    _, blocks, taps, _, width = c.partial
-    return total.transpose(0, 3, 2, 1).reshape(blocks * width, *shape[1:])[:channels]
+    _, blocks, _, _, width = c.shape
+    return c.total(x, g).transpose(0, 3, 2, 1).reshape(blocks * width, *shape[1:])[:channels]

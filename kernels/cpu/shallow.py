@@ -7,7 +7,6 @@ each other in memory, whatever the stride, and the pixels of neighbouring output
 from __future__ import annotations
 
 import functools
-import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +17,7 @@ from minidl.kernels.cpu.emit import Int, Kernel, Pointer, Vector
 from minidl.kernels.cpu.engine import ISA
 from minidl.kernels.cpu.launch import Launch, program
 from minidl.kernels.cpu.packing import AHEAD, zero
+from minidl.kernels.cpu.partial import PartialSums
 from minidl.kernels.cpu.tiles import accumulate_taps, choose_tile
 
 MOST_CHANNELS = 8                                    # beyond, half a vector is in use and direct.py's tiles are as good
@@ -227,17 +227,8 @@ def convolve(geom: Any, x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, y
           scratch=memory.scratch("packed", c.scratch))
 
 
-class _WeightGradient(NamedTuple):
-    """What :func:`weight_gradient` works out once per shape."""
-
-    run: Launch
-    bases: np.ndarray
-    partial: tuple[int, ...]
-    scratch: int
-
-
 @functools.lru_cache(256)
-def _weight_gradient(geom: Any, planar: bool, most: int) -> _WeightGradient:
+def _weight_gradient(geom: Any, planar: bool, most: int) -> PartialSums:
     isa = engine.host_isa()
     tall, rows = -(-geom.O // isa.width), _rows(geom, 1, isa.width)
     at_once, together, vectors = _gradient_tile(isa, geom, tall)
@@ -250,7 +241,7 @@ def _weight_gradient(geom: Any, planar: bool, most: int) -> _WeightGradient:
         out_height=geom.out_h, out_width=geom.out_w, outputs=geom.O, blocks=blocks, sets=sets, parts=parts,
         strip=rows.strip, packed_rows=rows.packed, line=rows.line, threads_most=most)
     shape = (parts, blocks, w_size // (blocks * vectors * isa.width), vectors * isa.width)
-    return _WeightGradient(run, bases, shape, most * rows.packed * rows.line)
+    return PartialSums(run, bases, shape, most * rows.packed * rows.line)
 
 
 def _gradient_tile(isa: ISA, geom: Any, tall: int) -> tuple[int, int, int]:
@@ -274,8 +265,5 @@ def weight_gradient(geom: Any, x: np.ndarray, g: np.ndarray, gw: np.ndarray) -> 
     """Write gw (O, C, kh, kw) from x (N, C, H, W) and g (N, oh, ow, O), whose batches are not empty."""
     images, planar = _memory(x)
     c = _weight_gradient(geom, planar, threads.get_num_threads())
-    partial = memory.scratch("partial", math.prod(c.partial))
-    c.run(x=images, g=g, partial=partial, bases=c.bases, scratch=memory.scratch("packed", c.scratch))
-    total = partial[: math.prod(c.partial)].reshape(c.partial).sum(axis=0)       # in the order of the parts
-    lanes = total.transpose(0, 2, 1).reshape(-1, geom.kh, geom.kw, geom.C)[: geom.O]
+    lanes = c.total(images, g).transpose(0, 2, 1).reshape(-1, geom.kh, geom.kw, geom.C)[: geom.O]
     gw[...] = lanes.transpose(0, 3, 1, 2)
