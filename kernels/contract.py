@@ -225,6 +225,11 @@ _SPECS = (
                "(params, grads, square_avgs, acc_deltas, *, lr=1, rho=0.9, eps=1e-6, weight_decay=0, maximize=False)",
                "v = rho v + (1-rho) g^2; d = sqrt(u+eps)/sqrt(v+eps) * g; u = rho u + (1-rho) d^2; p -= lr*d",
                _OWN, SUMS, _OPTIM),
+    KernelSpec("ema_", "lists", "(averages, values, *, decay): lists of arrays", "a = decay * a + (1 - decay) * v", _OWN,
+               POINTWISE, "a loop"),
+    KernelSpec("scale_", "lists", "(arrays, *, factor)", "a *= factor", "none", POINTWISE, "a loop"),
+    KernelSpec("square_sum", "lists", "(arrays) -> y (), in float32 for float16",
+               "the sum of the squares of all numbers of all arrays", _WIDE, SUMS, "math.fsum"),
 )
 
 _BY_VERB = {entry.verb: entry for entry in _SPECS}

@@ -28,8 +28,8 @@ _VECTOR_FAMILIES = ("activation", "attention", "conv", "dropout", "elementwise",
                     "softmax", "sums")
 
 # The families that the CUDA kernels (minidl.kernels.cuda) have a module for.
-_CUDA_FAMILIES = ("activation", "attention", "conv", "dropout", "elementwise", "embedding", "loss", "norm", "optim", "philox",
-                  "pool", "softmax", "sums")
+_CUDA_FAMILIES = ("activation", "attention", "conv", "dropout", "elementwise", "embedding", "lists", "loss", "norm", "optim",
+                  "philox", "pool", "softmax", "sums")
 
 # Best first; a variant that is in nobody's order is used only when asked for by name.
 _ORDER: dict[str, tuple[str, ...]] = {"cpu": ("vector", "numpy", "reference"), "cuda": ("depthwise", "tensor", "cuda", "cupy"),

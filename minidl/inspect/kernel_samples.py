@@ -273,6 +273,17 @@ def _optimizer(**options: Any) -> Callable[..., Any]:
     return with_states
 
 
+def _lists(verb: str) -> Callable[[], Sample]:
+    """A verb of all parameters at once."""
+
+    def make() -> Sample:
+        lists = [[_draw(*shape) for shape in PARAMETERS] for _ in range(2 if verb == "ema_" else 1)]
+        options = {"ema_": {"decay": 0.999}, "scale_": {"factor": 1.0}}.get(verb, {})
+        return Sample(f"{len(PARAMETERS)} parameters, {sum(map(math.prod, PARAMETERS)):,} numbers", tuple(lists), options)
+
+    return make
+
+
 _ADAM = _optimizer(beta1=0.9, beta2=0.999, eps=1e-8)("state", "state", "none", "steps")
 
 SAMPLES: dict[str, Callable[[], Sample]] = {
@@ -318,4 +329,5 @@ SAMPLES: dict[str, Callable[[], Sample]] = {
     "rmsprop_": _optimizer(alpha=0.99, eps=1e-8)("state", "none", "none"),
     "adagrad_": _optimizer()("state", "steps"),
     "adadelta_": _optimizer()("state", "state"),
+    **{verb: _lists(verb) for verb in ("ema_", "scale_", "square_sum")},
 }  # fmt: skip

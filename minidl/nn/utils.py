@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from minidl.autograd import no_grad
+from minidl.autograd import increment_version, no_grad
 from minidl.errors import ConfigError, NumericsError, ShapeError
 from minidl.nn.conv import Conv2d
 from minidl.nn.norm import BatchNorm2d
@@ -20,6 +20,14 @@ def _gradients(parameters: Tensor | Iterable[Tensor]) -> list[Tensor]:
     if isinstance(parameters, Tensor):
         parameters = [parameters]
     return [p.grad for p in parameters if p.grad is not None]
+
+
+def _by_backend(grads: list[Tensor]) -> list[tuple[Any, list[Tensor]]]:
+    """(backend, its gradients of one dtype), for verbs that take all of them at once."""
+    groups: dict[Any, list[Tensor]] = {}
+    for grad in grads:
+        groups.setdefault((grad.F, grad.dtype), []).append(grad)
+    return [(F, group) for (F, _), group in groups.items()]
 
 
 def clip_grad_norm_(
@@ -47,15 +55,18 @@ def clip_grad_norm_(
     if not grads:
         return tensor(0.0)
     with no_grad():
-        total = zeros((), dtype=grads[0].dtype, device=grads[0].device)
-        for grad in grads:
-            if norm_type == math.inf:
-                total = total.maximum(grad.abs().max().to(total.device))
-            else:
-                power = grad * grad if norm_type == 2 else grad.abs() ** norm_type
-                total = total + power.sum().to(total.device)
-        if norm_type != math.inf:
-            total = total.sqrt() if norm_type == 2 else total ** (1 / norm_type)
+        if norm_type == 2:
+            # In float32 or wider: the square of a float16 gradient is soon too large for it.
+            sums = [Tensor(F.square_sum([g.data for g in group]), F) for F, group in _by_backend(grads)]
+            total = sum((s.to(sums[0].device) for s in sums[1:]), sums[0]).sqrt().to(grads[0].dtype)
+        else:
+            total = zeros((), dtype=grads[0].dtype, device=grads[0].device)
+            for grad in grads:
+                if norm_type == math.inf:
+                    total = total.maximum(grad.abs().max().to(total.device))
+                else:
+                    total = total + (grad.abs() ** norm_type).sum().to(total.device)
+            total = total if norm_type == math.inf else total ** (1 / norm_type)
         norm = float(total)
         if error_if_nonfinite and not math.isfinite(norm):
             raise NumericsError(
@@ -64,8 +75,9 @@ def clip_grad_norm_(
             )
         scale = max_norm / (norm + 1e-6)  # torch's 1e-6: no division by zero
         if not scale >= 1:  # NaN spreads, as in torch
-            for grad in grads:
-                grad.mul_(scale)
+            for F, group in _by_backend(grads):
+                F.scale_([g.data for g in group], factor=scale)
+                increment_version(group)
     return total
 
 

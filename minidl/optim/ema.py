@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from minidl.autograd import no_grad
-from minidl.errors import CheckpointError, ConfigError
+from minidl.autograd import increment_version, no_grad
+from minidl.errors import CheckpointError, ConfigError, DeviceError
 from minidl.nn.module import Module
 from minidl.tensor import Tensor
 
@@ -47,18 +47,34 @@ class EMA:
         """Take one step towards the model's present weights; call it after each ``optimizer.step()``."""
         if self._stored is not None:
             raise ConfigError("EMA.update: the average is applied to the model just now; restore() first")
+        self._expect_no_capture()
         self.updates += 1
         self._follow(min(self.decay, (1 + self.updates) / (10 + self.updates)) if self.warmup else self.decay)
 
+    def _expect_no_capture(self) -> None:
+        """The count and the decay are the host's: a CUDA graph would repeat those of one step."""
+        for average in self.average.values():
+            average.F.uncaptured(f"{type(self).__name__}.update")
+
     def _follow(self, decay: float) -> None:
         """One step of the average, which keeps ``decay`` of itself."""
-        with no_grad():
-            for name, live in self._live.items():
-                average = self.average[name]
-                if average.is_floating_point():
-                    average.mul_(decay).add_(live.detach() * (1 - decay))
-                else:
+        groups: dict[Any, list[tuple[Tensor, Tensor]]] = {}            # by backend and dtype: all of a group at once
+        for name, live in self._live.items():
+            average = self.average[name]
+            if not average.is_floating_point():
+                with no_grad():
                     average.copy_(live)
+            else:
+                if average.F is not live.F:
+                    raise DeviceError(
+                        f"{type(self).__name__}: {name} is on {live.device} and its average on {average.device}; make the "
+                        "average after moving the model"
+                    )
+                groups.setdefault((average.F, average.dtype, live.dtype), []).append((average, live))
+        for (F, *_), pairs in groups.items():
+            F.ema_([average.data for average, _ in pairs], [live.data for _, live in pairs], decay=decay)
+            for average, _ in pairs:
+                increment_version(average)
 
     @contextmanager
     def average_parameters(self) -> Iterator[None]:
