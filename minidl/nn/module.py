@@ -315,6 +315,14 @@ class Module:
         """Convert floating parameters and buffers to float32."""
         return self._convert(None, "float32")
 
+    def half(self: M) -> M:
+        """Convert floating parameters and buffers to float16; training wants float32 ones, see :class:`minidl.autocast`."""
+        return self._convert(None, "float16")
+
+    def bfloat16(self: M) -> M:
+        """Convert floating parameters and buffers to bfloat16; training wants float32 ones, see :class:`minidl.autocast`."""
+        return self._convert(None, "bfloat16")
+
     def double(self: M) -> M:
         """Convert floating parameters and buffers to float64: what gradient checks need."""
         return self._convert(None, "float64")
@@ -439,7 +447,7 @@ def _indent(text: str) -> str:
 
 
 def _is_dtype(value: Any) -> bool:
-    return hasattr(value, "itemsize") or (isinstance(value, str) and value.startswith(("float", "int", "bool")))
+    return hasattr(value, "itemsize") or (isinstance(value, str) and value.startswith(("float", "bfloat", "int", "bool")))
 
 
 def _shape(value: Any) -> tuple[int, ...] | None:
