@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from tests.cuda_emulator.blas import Blas
 from tests.fake_cuda import (
     UNIT,
     CUDARuntimeError,
@@ -354,11 +355,21 @@ def stand_in_cubin(folder: Path) -> Any:
     return compile_cubin
 
 
+def stand_in_cublas(world: World) -> Any:
+    """In place of cuBLAS: its products are part of the current stream's work, which it must have been told."""
+
+    def submit(task: Any) -> None:
+        assert (blas.stream or 0) == world.stream.ptr, "cuBLAS was not told the current stream"
+        world.stream.submit(task)
+
+    blas = Blas(submit)
+    return blas
+
+
 def installer(monkeypatch: Any, folder: Path) -> Any:
     """``put(module)`` puts a stand-in in CuPy's place, and nothing (None) makes importing it fail; the caches are cleared."""
     from minidl.backend import cuda
     from minidl.kernels.cuda import cublas, launch, loader
-    from tests.cuda_emulator.blas import Blas
 
     def put(module: Any) -> Any:
         cuda.cuda_backend.cache_clear()
@@ -370,8 +381,7 @@ def installer(monkeypatch: Any, folder: Path) -> Any:
             cupyx.scatter_add = lambda x, i, v: np.add.at(host(x), tree(host, i), host(v))
             monkeypatch.setitem(sys.modules, "cupyx", cupyx)
             monkeypatch.setattr(loader, "compile_cubin", stand_in_cubin(folder))
-            blas = Blas()
-            monkeypatch.setattr(cublas, "load", lambda: blas)
+            monkeypatch.setattr(cublas, "load", functools.cache(functools.partial(stand_in_cublas, module.world)))
         return module
 
     yield put

@@ -21,6 +21,7 @@ SLOTS = 4096                                         # numbers of 8 bytes that o
 
 class _Local(threading.local):
     capture: "Capture | None" = None
+    owners: "list[Any] | None" = None                # whose updates are noted
 
 
 _local = _Local()
@@ -29,6 +30,28 @@ _local = _Local()
 def current() -> "Capture | None":
     """The capture that this thread is in, None outside of one."""
     return _local.capture
+
+
+def update(owner: Any, run: Callable[[], None]) -> None:
+    """Calls ``run()``, the host's part of an update of ``owner``; in a capture, also before each replay."""
+    if _local.owners is not None and all(owner is not known for known in _local.owners):
+        if _local.capture is not None:
+            raise DeviceError(f"{type(owner).__name__}: it took no step before the capture; let each call take the same ones")
+        _local.owners.append(owner)
+    if _local.capture is None:
+        run()
+    else:
+        _local.capture.update(type(owner).__name__, run)
+
+
+@contextlib.contextmanager
+def noting(owners: list[Any]) -> Iterator[None]:
+    """Adds to ``owners`` whose updates this thread makes in the block."""
+    outer, _local.owners = _local.owners, owners
+    try:
+        yield
+    finally:
+        _local.owners = outer
 
 
 class _Update:

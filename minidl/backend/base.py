@@ -111,6 +111,10 @@ class Backend:
             x, base = base, base.base
         return id(x)
 
+    def writeable(self, x: Array) -> bool:
+        """Whether each of x's elements has a place of its own, that may be written to."""
+        return bool(x.flags.writeable)
+
     def own(self, x: Array) -> Array:
         """``x`` as an array that nobody else holds."""
         return self.xp.array(x)
@@ -120,6 +124,13 @@ class Backend:
 
     def synchronize(self) -> None:
         """Wait until the device has finished."""
+
+    def each_step(self, owner: Any, run: Callable[[], None]) -> None:
+        """Run the host's part of ``owner``'s update; a CUDA graph runs it again before each replay."""
+        run()
+
+    def uncaptured(self, what: str) -> None:
+        """Refuse to go on where a CUDA graph is being captured, which would not repeat ``what``."""
 
     # --------------------------------------------------------------------------------------------------------- creation
     def zeros(self, shape: Any, dtype: Any = None) -> Array:

@@ -12,6 +12,7 @@ from minidl.backend.cuda_memory import watch
 from minidl.config import allow_tf32, conv_precision
 from minidl.errors import DeviceError
 from minidl.kernels import lookup
+from minidl.kernels.cuda import capture
 
 
 def device_count() -> int:
@@ -63,7 +64,7 @@ class CUDA(LaunchedVerbs):
         import cupy
         super().__init__(cupy, f"cuda:{index}", "cuda")
         self.index = index
-        self.add = self.launched_add
+        self.add = self.checked_add
         self.tanh = self.launched_tanh
         watch(cupy)
         if device_count() > 1:
@@ -87,8 +88,40 @@ class CUDA(LaunchedVerbs):
         return self.xp.asnumpy(x)
 
     def asarray(self, value: Any, dtype: Any = None) -> Array:
+        self._from_host(value)
         with self.xp.cuda.Device(self.index):
             return self.xp.asarray(value, dtype=dtype)
+
+    def array(self, value: Any, dtype: Any = None) -> Array:
+        self._from_host(value)
+        return super().array(value, dtype)
+
+    def scalar(self, value: float, dtype: Any) -> Array:
+        with capture.outside(self.xp):               # it is remembered, so it must have its value now
+            return self.xp.array(value, dtype=dtype)
+
+    def _from_host(self, value: Any) -> None:
+        if capture.current() is not None and not isinstance(value, (self.xp.ndarray, int, float)):
+            raise DeviceError("the step copies an array from the host, and a CUDA graph would go on with its numbers of now; make "
+                              "it a tensor before, and pass it to the step")  # fmt: skip
+
+    def writeable(self, x: Array) -> bool:
+        return all(stride or size < 2 for size, stride in zip(x.shape, x.strides, strict=True))
+
+    def checked_add(self, a: Array, b: Array) -> Array:
+        """a + b, where a may be the gradient that was there before."""
+        active = capture.current()
+        if active is not None and a.data.ptr in active.refused:
+            raise DeviceError("the step adds to gradients of the step before, which a CUDA graph would not find; call "
+                              "optimizer.zero_grad() in the step")  # fmt: skip
+        return self.launched_add(a, b)
+
+    def each_step(self, owner: Any, run: Callable[[], None]) -> None:
+        capture.update(owner, run)
+
+    def uncaptured(self, what: str) -> None:
+        if capture.current() is not None:
+            raise DeviceError(f"{what}: a CUDA graph would not repeat it; call it after the step")
 
     def _add_at(self, x: Array, index: Any, values: Array) -> None:
         import cupyx

@@ -23,12 +23,13 @@ from minidl.cuda.memory import (
 from minidl.errors import OutOfMemoryError
 
 if TYPE_CHECKING:
+    from minidl.cuda.graphs import graph
     from minidl.cuda.prefetch import Prefetcher
 
 __all__ = [
     "OutOfMemoryError", "Prefetcher", "can_device_access_peer", "current_device", "device_count", "empty_cache",
-    "get_device_capability", "get_device_name", "get_device_properties", "is_available", "max_memory_allocated", "mem_get_info",
-    "memory_allocated", "memory_reserved", "memory_summary", "reset_peak_memory_stats", "synchronize", "why_not",
+    "get_device_capability", "get_device_name", "get_device_properties", "graph", "is_available", "max_memory_allocated",
+    "mem_get_info", "memory_allocated", "memory_reserved", "memory_summary", "reset_peak_memory_stats", "synchronize", "why_not",
 ]  # fmt: skip
 
 
@@ -48,4 +49,7 @@ def __getattr__(name: str) -> Any:
     if name == "Prefetcher":
         from minidl.cuda.prefetch import Prefetcher
         return Prefetcher
+    if name == "graph":
+        from minidl.cuda.graphs import graph
+        return graph
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -68,7 +68,7 @@ def inplace(name: str, t: Tensor, operation: Callable[..., Tensor], *others: Any
         ShapeError, DTypeError: the result does not fit into t.
     """
     F, array = t.F, t.data
-    if not array.flags.writeable:
+    if not F.writeable(array):
         raise InplaceError(f"{name}: this tensor of shape {t.shape} is an expanded or read-only view, several of whose "
                            "elements may be one in memory; clone() it first")
     if not _recording(t, others):
@@ -182,7 +182,7 @@ def setitem(t: Tensor, index: Any, value: Any) -> None:
     value = as_operand(value, t, "index")
     value = value.to(t.device).to(t.dtype)
     try:
-        if (recording := _recording(t, (value,))) or not t.data.flags.writeable:
+        if (recording := _recording(t, (value,))) or not t.F.writeable(t.data):
             index = frozen_index(index, t.F) if recording else index
             inplace("index", t, lambda a, v: tensors.setitem(a, v, index=index), value)
         else:

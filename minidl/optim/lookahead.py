@@ -37,6 +37,7 @@ class Lookahead(EMA):
 
     def update(self) -> None:
         """Count one update of the weights; call it after each ``optimizer.step()``."""
+        self._expect_no_capture()
         self.updates += 1
         if self.updates >= self.total:
             self._write(self.average)

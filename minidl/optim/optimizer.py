@@ -4,6 +4,7 @@ from __future__ import annotations
 import copy
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 from minidl.autograd import enable_grad, increment_version
@@ -100,9 +101,13 @@ class Optimizer:
                 if p.grad is not None:
                     by_backend.setdefault(p.F, []).append(p)
             for F, params in by_backend.items():
-                self._update(F, group, params, [p.data for p in params], [p.grad.data for p in params])  # type: ignore[union-attr]
-                increment_version(*params)
+                grads = [p.grad.data for p in params]  # type: ignore[union-attr]
+                F.each_step(self, partial(self._step_on, F, group, params, [p.data for p in params], grads))
         return loss
+
+    def _step_on(self, F: Any, group: dict[str, Any], params: list[Tensor], arrays: list[Any], grads: list[Any]) -> None:
+        self._update(F, group, params, arrays, grads)
+        increment_version(*params)
 
     def _update(self, F: Any, group: dict[str, Any], params: list[Tensor], arrays: list[Any], grads: list[Any]) -> None:
         raise NotImplementedError(f"{type(self).__name__} defines no update")
@@ -138,6 +143,26 @@ class Optimizer:
                     p.grad = None
                 else:
                     p.grad.detach_().zero_()
+
+    def host_state(self) -> Callable[[], None]:
+        """A function that puts back what the host keeps: which arrays there are, counters, options, and which gradients.
+
+        What is in the arrays stays as it is.  (A CUDA graph runs the host's part of a step without the device's.)
+        """
+        states = {p: dict(state) for p, state in self.state.items()}
+        groups = [dict(group) for group in self.param_groups]
+        grads = [(p, p.grad) for group in groups for p in group["params"]]
+
+        def restore() -> None:
+            self.state.clear()
+            self.state.update(states)
+            for group, before in zip(self.param_groups, groups, strict=True):
+                group.clear()
+                group.update(before)
+            for p, grad in grads:
+                p.grad = grad
+
+        return restore
 
     # ---- saving
 

@@ -14,9 +14,13 @@ TYPES = {0: "float32", 1: "float64", 2: "float16", 14: "bfloat16"}
 
 
 class Blas:
-    """``calls`` lists (function, arguments) of every product; ``workspaces`` what was set for each stream."""
+    """``calls`` lists (function, arguments) of every product; ``workspaces`` what was set for each stream.
 
-    def __init__(self):
+    ``submit(task)`` is given what is to be computed on the stream, when the call was found to be in order.
+    """
+
+    def __init__(self, submit=lambda task: task()):
+        self.submit = submit
         self.calls, self.workspaces, self.stream, self.ready = [], {}, None, False
         for name, arguments in cublas.SIGNATURES.items():
             function = getattr(self, f"_{name.removesuffix('_v2')}")
@@ -63,17 +67,21 @@ class Blas:
             return INVALID
         factor = ctypes.c_double if name == "float64" else ctypes.c_float
         alpha, beta = (factor.from_address(address).value for address in (alpha, beta))
+        self.submit(lambda: self._compute(name, opa, opb, m, n, k, alpha, a, b, beta, c, count, compute == 77))
+        return 0
+
+    @staticmethod
+    def _compute(name, opa, opb, m, n, k, alpha, a, b, beta, c, count, tf32):
         left = _matrices(a, (k, m) if opa else (m, k), count)
         right = _matrices(b, (n, k) if opb else (k, n), count)
         target = _matrices(c, (m, n), count)
         left, right = (x.swapaxes(1, 2) if op else x for x, op in ((left, opa), (right, opb)))
         wide = np.float64 if name == "float64" else np.float32
         left, right = left.astype(wide), right.astype(wide)
-        if compute == 77:
+        if tf32:
             left, right = _tf32(left), _tf32(right)
         product = wide(alpha) * np.matmul(left, right)
         target[...] = (product + wide(beta) * target if beta else product).astype(target.dtype)
-        return 0
 
 
 def _matrices(operand, shape, count):
