@@ -23,8 +23,8 @@ TABLE_SECONDS = 2.0  # kept for the end
 def parser() -> argparse.ArgumentParser:
     main = argparse.ArgumentParser(
         prog="python -m benchmarks.device_suite",
-        description="Check and time the CUDA backend on this machine's GPU. A second call with the same --out goes on with what is "
-        "missing.",
+        description="Check and time the CUDA backend on this machine's GPU. A second call with the same --out goes on with what "
+        "is missing.",
     )
     main.add_argument("--out", type=Path, required=True, metavar="DIR", help=f"where {FILE} and {TABLE} are written")
     main.add_argument("--parts", type=names, default=list(PARTS), metavar="A,B", help=f"default: {','.join(PARTS)}")

@@ -207,7 +207,8 @@ def check_device(name: str) -> None:
 def open_device(name: str) -> Device:
     """The device "cuda" or "emu", ready to run kernels."""
     check_device(name)
-    return Cuda() if name == "cuda" else Emulated()
+    device: Device = Cuda() if name == "cuda" else Emulated()
+    return device
 
 
 def find_torch() -> Any:
@@ -217,7 +218,8 @@ def find_torch() -> Any:
     return None
 
 
-SMI = ("driver_version", "clocks.sm", "clocks.mem", "clocks.max.sm", "clocks.max.mem", "power.limit", "temperature.gpu", "ecc.mode.current")
+SMI = ("driver_version", "clocks.sm", "clocks.mem", "clocks.max.sm", "clocks.max.mem", "power.limit", "temperature.gpu",
+       "ecc.mode.current")  # fmt: skip
 
 
 def nvidia_smi() -> dict[str, str]:

@@ -1,7 +1,8 @@
 """Every verb's variants beside each other on one sample: time on the device, rate, and how much of a roof that is.
 
 A verb's work is counted the same way for all its variants.  Bytes: every array of its arguments and results once, read or
-written.  Operations, where they are the work (convolution, attention): two for each multiply-accumulate of the plain formula.
+written; what is updated in place, twice.  Operations, where they are the work (convolution, attention): two for each
+multiply-accumulate of the plain formula.
 """
 
 from __future__ import annotations
@@ -11,63 +12,74 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from benchmarks.device_suite.devices import Device
 from benchmarks.device_suite.environment import COPY, FMA, MATMUL
-from benchmarks.device_suite.features import BFLOAT16
+from benchmarks.device_suite.features import BFLOAT16, FLOAT32, TF32
 from benchmarks.device_suite.samples import LARGE, TINY, sample, verbs
 from benchmarks.device_suite.work import Deadline, Missing, Suite, Task, in_a_line, timing
 from minidl import kernels
 from minidl.inspect.kernel_samples import Sample
 from minidl.kernels.cuda.launch import computes
 
-DTYPES = ("float32", "bfloat16")
+PRECISIONS = (FLOAT32, TF32, BFLOAT16)
+CONVOLUTIONS = ("conv2d", "conv2d_input_grad", "conv2d_weight_grad")  # what is told its precision, as the last argument
 TINY_VERBS = ("relu", "conv2d", "softmax", "sgd_")
 FIRST = ("cuda", "tensor")  # the order of variants; the rest follows as it comes
 PLAIN = ("cupy", "numpy")
-# Of the plain variant's results, relative to their norm.  float32 products may be rounded to TF32's 11 bits (5e-4 each),
-# bfloat16 keeps 8 bits (4e-3 each); a wrong kernel is off by its results' own size.
-ALLOWED = {"float32": 5e-3, "bfloat16": 3e-2}
+# Differences from the plain variant, relative to the result's norm: sums in another order; factors rounded to TF32's 11 bits
+# (5e-4 each); results of 8 bits (4e-3 each).  A wrong kernel is off by its results' own size.
+ALLOWED = {FLOAT32: 1e-3, TF32: 5e-3, BFLOAT16: 3e-2}
 SECONDS = 4.0  # a variant that takes longer than this for a launch is named, not timed
 
 
 def tasks(suite: Suite) -> Iterator[Task]:
-    for dtype in DTYPES:
-        for verb in verbs(suite.device.name):
-            if not suite.tiny or (verb in TINY_VERBS and dtype == "float32"):
-                yield Task(f"{verb} {dtype}", verb_of(suite, verb, dtype), least=8.0)
+    for precision in (FLOAT32,) if suite.tiny else PRECISIONS:
+        known = verbs(suite.device.name)
+        for verb in known if precision != TF32 else CONVOLUTIONS:
+            if not suite.tiny or verb in TINY_VERBS:
+                yield Task(f"{verb} {precision}", verb_of(suite, verb, precision), least=8.0)
 
 
-def verb_of(suite: Suite, verb: str, dtype: str) -> Callable[[Deadline], dict[str, Any]]:
+def verb_of(suite: Suite, verb: str, precision: str) -> Callable[[Deadline], dict[str, Any]]:
     def run(_: Deadline) -> dict[str, Any]:
-        device = suite.device
+        dtype = BFLOAT16 if precision == BFLOAT16 else FLOAT32
         try:
-            found = sample(verb, dtype, device.xp, TINY if suite.tiny else LARGE)
+            found = sample(verb, dtype, suite.device.xp, TINY if suite.tiny else LARGE)
         except ModuleNotFoundError as error:
             raise Missing(f"{dtype} needs {error.name}") from None
-        return measure(device, verb, dtype, found)
+        return measure(suite.device, verb, precision, found)
 
     return run
 
 
-def measure(device: Any, verb: str, dtype: str, found: Sample) -> dict[str, Any]:
+def measure(device: Device, verb: str, precision: str, found: Sample) -> dict[str, Any]:
     """A verb's variants on its sample; each is compared with the plain one before it is timed."""
     known = kernels.variants(verb, device.name)
     plain = next((name for name in PLAIN if name in known), None)
     expected = known[plain](*found.arguments, **found.options) if plain else None
-    moved = bytes_of(found.arguments) + bytes_of(expected)
-    entry: dict[str, Any] = {"what": found.what, "dtype": dtype, "flop": found.flop, "moved": moved,
-                             "timings": {}, "errors": {}, "missing": {}}  # fmt: skip
+    entry: dict[str, Any] = {
+        "what": found.what, "precision": precision, "flop": found.flop, "moved": moved(verb, found.arguments, expected),
+        "timings": {}, "errors": {}, "missing": {},
+    }  # fmt: skip
+    arguments = (*found.arguments, "tf32") if precision == TF32 else found.arguments
+
+    def computing(name: str, arguments: tuple[Any, ...]) -> bool:
+        return computes(verb, device.name, name, *arguments, **found.options)
+
     for name in dict.fromkeys((*(v for v in FIRST if v in known), *known)):
-        if not computes(verb, device.name, name, *found.arguments, **found.options):
+        if precision == TF32 and computing(name, found.arguments):
+            continue  # float32 in any case: it is timed there
+        if not computing(name, arguments):
             entry["missing"][name] = "not for these arguments"
             continue
 
         def call(kernel: Callable[..., Any] = known[name]) -> Any:
-            return kernel(*found.arguments, **found.options)
+            return kernel(*arguments, **found.options)
 
         try:
             error = 0.0 if name == plain else distance(device.xp, call(), expected)
             entry["errors"][name] = error
-            if not error <= ALLOWED[dtype]:
+            if not error <= ALLOWED[precision]:
                 entry["missing"][name] = f"WRONG: differs from {plain} by {error:.3g} of its size"
             elif (once := seconds(device, call)) > SECONDS:
                 entry["missing"][name] = f"one launch takes {once:.1f} s"
@@ -85,6 +97,13 @@ def seconds(device: Any, call: Callable[[], Any]) -> float:
     call()
     device.synchronize()
     return time.perf_counter() - begin
+
+
+def moved(verb: str, arguments: tuple[Any, ...], result: Any) -> int:
+    """Bytes that a verb has to read and to write.  One that ends in ``_`` writes its lists too, but for the second: gradients."""
+    lists = [value for value in arguments if isinstance(value, list)]
+    written = bytes_of(result) + (bytes_of(lists) - bytes_of(lists[1]) if verb.endswith("_") else 0)
+    return bytes_of(arguments) + written
 
 
 def bytes_of(value: Any) -> int:
@@ -115,9 +134,7 @@ def roof_of(entry: dict[str, Any], variant: str) -> str:
     """The roof that a variant of a measured verb stays under."""
     if not entry["flop"]:
         return COPY
-    if variant == "tensor":
-        return f"{MATMUL} {'tf32' if entry['dtype'] == 'float32' else BFLOAT16}"
-    return FMA
+    return f"{MATMUL} {entry['precision']}" if variant == "tensor" else FMA
 
 
 def rate(entry: dict[str, Any], variant: str) -> tuple[float, str]:

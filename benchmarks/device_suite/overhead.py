@@ -39,8 +39,8 @@ def rounds_of(suite: Suite, build: Build, count: int, what: str) -> Callable[[De
     def run(_: Deadline) -> dict[str, Any]:
         call = build(suite, count)
         call()
-        taken = []
-        for _ in range(TINY_ROUNDS if suite.tiny else ROUNDS):
+        taken: list[float] = []
+        while len(taken) < (TINY_ROUNDS if suite.tiny else ROUNDS):
             suite.device.synchronize()
             begin = time.perf_counter()
             call()

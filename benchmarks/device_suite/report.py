@@ -158,8 +158,9 @@ def speedup(entries: list[Entry], _: Store) -> Iterator[str]:
     lines = []
     for entry in entries:
         times = [milliseconds(entry["timings"].get(name)) for name in names]
-        ratios = [f"{entry.get('ratios', {})[name]:.1f}" if name in entry.get("ratios", {}) else "-" for name in names if name != "GPU"]
-        lines.append([entry["case"], entry["what"], *times, *ratios])
+        ratios = entry.get("ratios", {})
+        said = [f"{ratios[name]:.1f}" if name in ratios else "-" for name in names if name != "GPU"]
+        lines.append([entry["case"], entry["what"], *times, *said])
     yield f"{entries[0]['threads']} threads on the CPU.\n"
     yield from rows(["layer", "of", *(f"{n}, ms" for n in names), *(f"{n} / GPU" for n in names if n != "GPU")], lines)
 

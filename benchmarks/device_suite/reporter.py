@@ -8,12 +8,14 @@ from __future__ import annotations
 import json
 import os
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
 ENVIRONMENT = "MINIDL_SUITE_TESTS"
 FIRST_LINES = 12  # of what a failing test says
 CRASHED = "crashed"
+STOPPED = "the GPU's context is broken"
 HANGS = 120  # seconds of one test
 # What CUDA says once a context is beyond repair: every later test of the process would fail as well.
 FATAL = ("IllegalAddress", "ILLEGAL_ADDRESS", "LAUNCH_FAILED", "LaunchFailure", "MISALIGNED_ADDRESS", "MisalignedAddress",
@@ -74,8 +76,10 @@ def pytest_runtest_logreport(report: Any) -> None:
 
 
 def pytest_runtest_makereport(item: Any, call: Any) -> None:
-    if call.excinfo is not None and any(word in str(call.excinfo.value) for word in FATAL):
-        item.session.shouldstop = "the GPU's context is broken"
+    if call.excinfo is not None:
+        said = "".join(traceback.format_exception(call.excinfo.value))  # also of a group's members
+        if any(word in said for word in FATAL):
+            item.session.shouldstop = STOPPED
 
 
 def first_lines(text: str) -> list[str]:

@@ -7,7 +7,6 @@ sample is many steps between two moments at which the GPU has nothing left to do
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import math
@@ -72,7 +71,7 @@ class Runner:
 
     def __init__(self, suite: Suite, net: Net, name: str, precision: str, what: str) -> None:
         self.ours = name in (OURS, OURS_GRAPH)
-        torch = None if self.ours else find_torch()
+        torch: Any = None if self.ours else find_torch()
         if not self.ours and torch is None:
             raise Missing("PyTorch is not installed")
         kind = VECTOR if self.ours else NCHW if name == NCHW else CHANNELS_LAST
@@ -176,7 +175,8 @@ def measure(suite: Suite, calls: dict[str, Callable[[], Any]], rounds: int, seco
         repeats = dict.fromkeys(calls, 1)
     taken: dict[str, list[float]] = {name: [] for name in calls}
     names = list(calls)
-    begin, ratios = time.perf_counter(), []
+    ratios: list[float] = []
+    begin = time.perf_counter()
     while not ratios or not (len(ratios) >= rounds or enough(ratios, time.perf_counter() - begin, rounds, seconds)):
         for name in names if len(ratios) % 2 == 0 else names[::-1]:
             taken[name].append(sample(suite, calls[name], repeats[name]))
@@ -208,8 +208,8 @@ def entry(
         ratio = dataclasses.asdict(Timing.of([a / b for a, b in zip(taken[ours], taken[theirs], strict=True)]))
     images = net.batch if what == STEP else 1
     return {
-        "what": f"{net.model}, {images} x {'x'.join(map(str, net.shape))}, {precision}", "rounds": len(next(iter(taken.values()))),
-        "images": images, "gflop": operations, "timings": timings, "ratio": ratio, "contender": ours, "reference": theirs,
+        "what": f"{net.model}, {images} x {'x'.join(map(str, net.shape))}, {precision}", "images": images,
+        "rounds": len(next(iter(taken.values()))), "gflop": operations, "timings": timings, "ratio": ratio, "contender": ours,
+        "reference": theirs, "missing": missing,
         "agreed": {name: {"loss" if what == STEP else "sum": a, "norm": b} for name, (a, b) in facts.items()},
-        "missing": missing,
     }  # fmt: skip

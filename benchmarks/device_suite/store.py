@@ -38,6 +38,7 @@ class Store:
         if tiny and folder.resolve().is_relative_to(RESULTS):
             raise Refused(f"{folder}: a tiny run is no measurement and stays out of benchmarks/results; give another --out")
         self.folder, self.path = folder, folder / FILE
+        self.commit: str | None = None  # that runs now: a later call may be of another
         self.data: dict[str, Any] = {
             "measurement": not tiny, "device": device, **({"note": TRIAL} if tiny else {}),
             "machine": {}, "running": None, "attempts": {}, "results": [],
@@ -67,6 +68,7 @@ class Store:
         if was not in (None, now):
             raise Refused(f"{self.path} holds results of {was}, this is {now}; give another --out")
         self.data["machine"] = {**machine, **self.data["machine"]}
+        self.commit = machine.get("commit")
         self.write()
 
     def wants(self, part: str, case: str) -> bool:
@@ -84,7 +86,7 @@ class Store:
     def put(self, part: str, case: str, status: str, entry: dict[str, Any]) -> None:
         """A result, in the place of what was known of the case."""
         date = time.strftime("%Y-%m-%d %H:%M:%S")
-        self.results[part, case] = {"part": part, "case": case, "status": status, **entry, "date": date}
+        self.results[part, case] = {"part": part, "case": case, "status": status, **entry, "commit": self.commit, "date": date}
         self.data["running"] = None
         self.write()
 

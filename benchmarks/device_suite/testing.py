@@ -64,7 +64,7 @@ def pytest(suite: Suite, file: str, log: Path, seconds: float) -> tuple[int | No
 
 def broken(said: str) -> bool:
     """Whether pytest stopped before the end of the file."""
-    return "the GPU's context is broken" in said
+    return reporter.STOPPED in said
 
 
 def summary(file: str, known: dict[str, dict[str, Any]]) -> dict[str, Any]:
