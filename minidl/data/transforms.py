@@ -279,18 +279,23 @@ class ColorJitter(Transform):
 
 
 class Resize(Transform):
-    """Bilinear resize, anti-aliased when it shrinks: (height, width), or one number for the shorter side."""
+    """Resize to (height, width), or one number for the shorter side; anti-aliased when it shrinks.
 
-    def __init__(self, size: Size) -> None:
+    ``interpolation`` is "bilinear" or "bicubic", which is sharper: use the one that a published net was trained with.
+    """
+
+    def __init__(self, size: Size, interpolation: str = "bilinear") -> None:
         self.size = size if isinstance(size, int) else _pair("Resize", size)
         _pair("Resize", size)
+        self.interpolation = _choice("Resize", "interpolation", interpolation, tuple(_FILTERS))
 
     def apply(self, images: Array, rng: Rng) -> Array:
         h, w = images.shape[-2:]
         if not isinstance(self.size, int):
-            return resize(images, self.size)
+            return resize(images, self.size, self.interpolation)
         short = min(h, w)
-        return resize(images, (self.size * h // short, self.size * w // short))  # rounded down, as torchvision
+        size = self.size * h // short, self.size * w // short  # rounded down, as torchvision
+        return resize(images, size, self.interpolation)
 
 
 class CenterCrop(Transform):
@@ -341,30 +346,44 @@ def mirror(images: Array, which: Array) -> Array:
     return xp.where(xp.asarray(which).reshape(-1, *[1] * (images.ndim - 1)), images[..., ::-1], images)
 
 
-def resize(images: Array, size: tuple[int, int]) -> Array:
-    """Bilinear resize of (..., H, W) to ``size``, keeping the dtype.
+def resize(images: Array, size: tuple[int, int], interpolation: str = "bilinear") -> Array:
+    """Resize (..., H, W) to ``size``, keeping the dtype; ``interpolation`` is "bilinear" or "bicubic".
 
     Pixel centres lie at half-integers, as in Pillow and in PyTorch with ``align_corners=False, antialias=True``: each
-    new pixel averages the old ones under a triangle whose half-width is the scale, but at least one pixel.  uint8 images
-    are rounded after each axis, width first, as Pillow does: a published net then sees what it was trained on.
+    new pixel is a mean of the old ones, weighted by a triangle whose half-width is the scale, but at least one pixel; or by
+    Keys' cubic (1981, a = -0.5), which is twice as wide and sinks below 0.  uint8 images are rounded, and cut off at 0 and
+    255, after each axis, width first, as Pillow does: a published net then sees what it was trained on.
     """
     xp = array_module(images)
-    rows = xp.asarray(_resize_matrix(images.shape[-2], size[0]))
-    columns = xp.asarray(_resize_matrix(images.shape[-1], size[1]))
+    rows = xp.asarray(_resize_matrix(images.shape[-2], size[0], interpolation))
+    columns = xp.asarray(_resize_matrix(images.shape[-1], size[1], interpolation))
     if images.dtype != np.uint8:
         return xp.matmul(rows, xp.matmul(images, columns.T))
-    wide = xp.floor(xp.matmul(images.astype(np.float32), columns.T) + 0.5)
+    wide = xp.clip(xp.floor(xp.matmul(images.astype(np.float32), columns.T) + 0.5), 0, 255)
     return xp.clip(xp.floor(xp.matmul(rows, wide) + 0.5), 0, 255).astype(np.uint8)
 
 
-def _resize_matrix(old: int, new: int) -> Array:
+def _resize_matrix(old: int, new: int, interpolation: str = "bilinear") -> Array:
     """The (new, old) matrix whose rows are the weights of the old pixels; each row sums to 1."""
     scale = old / new
     width = max(scale, 1.0)
     centre = (np.arange(new) + 0.5) * scale
     distance = np.abs(np.arange(old) + 0.5 - centre[:, None]) / width
-    weights = np.maximum(1 - distance, 0)
+    weights = _FILTERS[interpolation](distance)
     return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def _triangle(distance: Array) -> Array:
+    return np.maximum(1 - distance, 0)
+
+
+def _cubic(distance: Array) -> Array:
+    near = (1.5 * distance - 2.5) * distance**2 + 1
+    far = ((-0.5 * distance + 2.5) * distance - 4) * distance + 2
+    return np.where(distance < 1, near, np.where(distance < 2, far, 0))
+
+
+_FILTERS = {"bilinear": _triangle, "bicubic": _cubic}
 
 
 def channel_statistics(dataset: Dataset, batch_size: int = 2048) -> tuple[tuple[float, ...], tuple[float, ...]]:

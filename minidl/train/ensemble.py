@@ -39,11 +39,13 @@ class Preparation:
         size: (height, width) of what the net takes.
         resize: pixels of the picture's shorter side before the cut to ``size``; None: the picture is scaled to ``size``.
         rest: the transforms after that.
+        interpolation: how ``resize`` is done.
     """
 
     size: tuple[int, int]
     resize: int | None
     rest: transforms.Compose
+    interpolation: str = "bilinear"
 
     @classmethod
     def of(cls, card: ModelCard) -> Preparation:
@@ -53,14 +55,15 @@ class Preparation:
         if len(parts) > 1 and isinstance(parts[0], transforms.Resize) and isinstance(parts[1], transforms.CenterCrop):
             resize, crop = parts[0].size, parts[1].size
             if isinstance(resize, int) and resize >= max(crop):
-                return cls(crop, resize, transforms.Compose(parts[2:]))
+                return cls(crop, resize, transforms.Compose(parts[2:]), parts[0].interpolation)
         return cls(card.input_shape[1:], None, transforms.Compose(parts))
 
     def read(self, path: str | os.PathLike[str], grayscale: bool) -> Array:
         """A picture file as uint8 (1, C, H, W), scaled and not yet cut."""
         if self.resize is None:
             return read_image(path, size=self.size, grayscale=grayscale)[None]
-        return transforms.Resize(self.resize)(read_image(path, grayscale=grayscale)[None], None)  # type: ignore[arg-type]
+        scaled = transforms.Resize(self.resize, self.interpolation)
+        return scaled(read_image(path, grayscale=grayscale)[None], None)  # type: ignore[arg-type]
 
     def cut(self, images: Array, size: int | None = None) -> Array:
         """The middle of images (N, C, H, W), resized: what the net sees of them, or ``size`` x ``size`` of it."""
@@ -68,12 +71,13 @@ class Preparation:
         if self.resize is None or images.shape[-2:] == self.size:
             return images
         if min(images.shape[-2:]) != self.resize:
-            images = transforms.Resize(self.resize)(images, rng)
+            images = transforms.Resize(self.resize, self.interpolation)(images, rng)
         return transforms.CenterCrop(size or self.size)(images, rng)
 
     def config(self) -> dict[str, Any]:
         """What is done, JSON-able."""
-        return {"name": "Preparation", "size": list(self.size), "resize": self.resize, "rest": self.rest.config()}
+        return {"name": "Preparation", "size": list(self.size), "resize": self.resize, "rest": self.rest.config(),
+                "interpolation": self.interpolation}
 
     def deterministic(self) -> Preparation:
         """Itself: as a transform, ``preparation(images, None)``, it gives one view of each image."""

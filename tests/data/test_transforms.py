@@ -32,6 +32,7 @@ EXAMPLES = [
     T.ColorJitter(0.4, 0.3, 0.2),
     T.Resize(5),
     T.Resize((12, 3)),
+    T.Resize(5, "bicubic"),
     T.CenterCrop(5),
     T.TenCrop((5, 4)),
     T.Compose([T.RandomCrop(None, 1), T.Compose([T.ToFloat()])]),
@@ -137,25 +138,35 @@ def test_color_jitter_one_at_a_time():
     np.testing.assert_array_equal(T.ColorJitter()(x, rng()), x)
 
 
-def test_resize_matches_pillow():
+# Pillow 13 begins with the axis that leaves fewer pixels, earlier ones with the width, as minidl: here that is the same one.
+SIZES = [(10, 10), (30, 45), (40, 62), (7, 9), (20, 31), (1, 1)]
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_resize_matches_pillow(interpolation):
     from PIL import Image
 
+    method = Image.Resampling[interpolation.upper()]
     x = images(n=2, c=1, h=20, w=31)
-    for size in [(10, 10), (7, 45), (40, 62), (20, 31), (1, 1)]:
-        ours = T.resize(x, size)
+    x[0, :, ::2] = 0  # stripes, across which a cubic overshoots
+    x[0, :, 1::2] = 255
+    for size in SIZES:
+        ours = T.resize(x, size, interpolation)
         for image, mine in zip(x, ours, strict=True):
-            theirs = np.asarray(Image.fromarray(image[0]).resize(size[::-1], Image.Resampling.BILINEAR))
+            theirs = np.asarray(Image.fromarray(image[0]).resize(size[::-1], method))
             # Pillow rounds to 8 bits between the two directions and keeps its weights in 8-bit fixed point.
             assert np.abs(mine[0].astype(int) - theirs).max() <= 1
 
 
 @pytest.mark.parity
-def test_resize_matches_torch():
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_resize_matches_torch(interpolation):
     torch = pytest.importorskip("torch", reason="compares with PyTorch")
     x = images(dtype=np.float32, h=20, w=31)
-    for size in [(10, 10), (7, 45), (40, 62)]:
-        theirs = torch.nn.functional.interpolate(torch.tensor(x), size=size, mode="bilinear", antialias=True).numpy()
-        np.testing.assert_allclose(T.resize(x, size), theirs, atol=1e-5)  # float32, sums of up to 9 products
+    for size in SIZES[:3]:
+        theirs = torch.nn.functional.interpolate(torch.tensor(x), size=size, mode=interpolation, antialias=True).numpy()
+        ours = T.Resize(size, interpolation)(x, rng())
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)  # float32, sums of up to 16 products
 
 
 def test_resize_by_the_shorter_side():
@@ -207,6 +218,7 @@ def test_channel_statistics_are_those_of_all_pixels():
         (lambda: T.RandomCrop(mode="wrap"), "mode must be one of zero, reflect, got 'wrap'"),
         (lambda: T.CenterCrop(0), "size must be one or two positive integers, got 0"),
         (lambda: T.Resize((3, 4, 5)), "size must be one or two"),
+        (lambda: T.Resize(3, "lanczos"), "Resize: interpolation must be one of bilinear, bicubic, got 'lanczos'"),
         (lambda: T.Compose([len]), "expected transforms, got builtin_function_or_method"),
     ],
 )

@@ -110,16 +110,18 @@ def test_preparation_takes_imagenet_apart():
     assert len(random.rest.transforms) == 2
 
 
-def test_pictures_are_prepared_as_pillow_and_torchvision_do(tmp_path):
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_pictures_are_prepared_as_pillow_and_torchvision_do(tmp_path, interpolation):
     """Resize the shorter side to 256, rounding the other down; crop the middle 224, half of the rest rounded to even."""
     Image = pytest.importorskip("PIL.Image")
     rng = np.random.default_rng(0)
     smooth = np.kron(rng.integers(0, 256, (25, 31, 3)), np.ones((13, 13, 1))).astype(np.uint8)  # 325 x 403
     Image.fromarray(smooth).save(tmp_path / "a.png")
-    steps = models.model_info("resnet50").preprocessing
+    resize, *rest = models.model_info("resnet50").preprocessing
+    steps = [{**resize, "interpolation": interpolation}, *rest]
     preparation = Preparation.of(card(224, steps))
     ours = preparation.views(preparation.read(tmp_path / "a.png", False), 1)[0, 0]
-    scaled = Image.fromarray(smooth).resize((256 * 403 // 325, 256), Image.Resampling.BILINEAR)
+    scaled = Image.fromarray(smooth).resize((256 * 403 // 325, 256), Image.Resampling[interpolation.upper()])
     left = round((scaled.width - 224) / 2)
     crop = np.asarray(scaled.crop((left, 16, left + 224, 240)), np.float32).transpose(2, 0, 1) / 255
     mean, std = (np.array(v, np.float32).reshape(3, 1, 1) for v in (steps[3]["mean"], steps[3]["std"]))
