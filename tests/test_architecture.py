@@ -18,7 +18,7 @@ from tests.sources import MINIDL, ROOT, Source, is_stdlib, modules, room_of, sou
 LEAVES = {"errors", "config"}
 BACKEND = LEAVES | {"kernels", "backend"}
 CORE = BACKEND | {"autograd", "tensor", "ops", "cuda"}
-NN = CORE | {"nn.functional", "nn"}
+NN = CORE | {"amp", "nn.functional", "nn"}
 RUN = NN | {"optim", "models", "data", "io"}
 ROOMS: dict[str, set[str]] = {
     "errors": set(),
@@ -32,6 +32,7 @@ ROOMS: dict[str, set[str]] = {
     "tensor": BACKEND | {"autograd"},
     "ops": BACKEND | {"autograd", "tensor"},
     "cuda": BACKEND | {"autograd", "tensor"},
+    "amp": CORE,
     "nn.functional": CORE,
     "nn": CORE | {"nn.functional"},
     "optim": NN,

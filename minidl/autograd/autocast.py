@@ -59,7 +59,7 @@ _TABLE = {
         adaptive_avg_pool2d adaptive_avg_pool2d_grad adaptive_max_pool2d adaptive_max_pool2d_grad
         im2col col2im nll_loss_grad
         embedding embedding_grad gather getitem getitem_grad zero_at view_write overwrite
-        reshape transpose broadcast_to copy contiguous flip roll repeat pad triangle zeros_like
+        reshape transpose broadcast_to copy contiguous flip roll pad triangle zeros_like
         astype to_device
         """,
 }
