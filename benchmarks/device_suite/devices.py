@@ -163,7 +163,7 @@ class Emulated:
         from minidl.backend.select import register_backend
         from minidl.kernels.cuda.launch import attach
 
-        self.xp = numpy
+        self.xp: Any = numpy
         attach(importlib.import_module("tests.cuda_emulator.emulator").Emulator())
         register_backend(Emu())
 
@@ -207,8 +207,9 @@ def check_device(name: str) -> None:
 def open_device(name: str) -> Device:
     """The device "cuda" or "emu", ready to run kernels."""
     check_device(name)
-    device: Device = Cuda() if name == "cuda" else Emulated()
-    return device
+    if name == "cuda":
+        return Cuda()
+    return Emulated()
 
 
 def find_torch() -> Any:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import minidl
 from benchmarks.device_suite.work import Missing
 
+NO_GPU = "CUDA graphs need a GPU"
 FLOAT32, TF32, BFLOAT16 = PRECISIONS = ("float32", "tf32", "bfloat16")
 
 
@@ -49,17 +51,28 @@ def torch_precision(torch: Any, place: str, precision: str) -> Iterator[None]:
         torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = kept
 
 
-def minidl_graph(step: Callable[[], Any]) -> Callable[[], Any]:
-    """A step that minidl has captured in a CUDA graph.
+WARM_UP = 3  # calls before a capture
+
+
+def minidl_graph(step: Callable[..., Any], inputs: tuple[Any, ...]) -> Callable[[], Any]:
+    """``step(*inputs)``, captured by minidl in a CUDA graph.
 
     Raises:
-        Missing: this minidl cannot.
+        Missing: this minidl cannot, or not this step; the message says why.
     """
     capture: Any = getattr(minidl.cuda, "graph", None)
     if capture is None:
         raise Missing("minidl.cuda.graph is not there")
-    replay: Callable[[], Any] = capture(step)
-    return replay
+    if not inputs[0].is_cuda:
+        raise Missing(NO_GPU)
+    captured = capture(step, WARM_UP)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # it says the reason, too
+        for _ in range(WARM_UP + 1):
+            captured(*inputs)
+    if captured.reason is not None:
+        raise Missing(f"it cannot be captured: {captured.reason}")
+    return lambda: captured(*inputs)
 
 
 def torch_graph(torch: Any, step: Callable[[], Any]) -> Callable[[], Any]:
@@ -69,11 +82,11 @@ def torch_graph(torch: Any, step: Callable[[], Any]) -> Callable[[], Any]:
         Missing: there is no GPU.
     """
     if not torch.cuda.is_available():
-        raise Missing("CUDA graphs need a GPU")
+        raise Missing(NO_GPU)
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):  # warm-up on a side stream, as PyTorch's documentation asks for
-        for _ in range(3):
+        for _ in range(WARM_UP):
             step()
     torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()

@@ -89,7 +89,13 @@ def torch_launches(suite: Suite, count: int) -> Callable[[], Any]:
 
 
 def minidl_graph_launches(suite: Suite, count: int) -> Callable[[], Any]:
-    return minidl_graph(minidl_launches(suite, count))
+    def chain_of_relus(x: minidl.Tensor) -> minidl.Tensor:
+        with minidl.no_grad():
+            for _ in range(count):
+                x = minidl.nn.functional.relu(x)
+        return x
+
+    return minidl_graph(chain_of_relus, (minidl.ones(4, device=suite.device.name),))
 
 
 def torch_graph_launches(suite: Suite, count: int) -> Callable[[], Any]:

@@ -85,22 +85,30 @@ class Runner:
             else functools.partial(features.torch_precision, torch, place, precision)
         )
         self.what, self.graph = what, name in (OURS_GRAPH, TORCH_GRAPH, COMPILED_GRAPH)
-        self.capture = features.minidl_graph if self.ours else functools.partial(features.torch_graph, torch)
+        self.inputs = (self.contender.images, self.contender.labels) if what == STEP else (self.contender.image,)
+        self.capture: Callable[[], Callable[[], Any]] = (
+            (lambda: features.minidl_graph(self.compute, self.inputs))
+            if self.ours
+            else (lambda: features.torch_graph(torch, self.once))
+        )
         with self.precision():  # whether there is such a thing
             pass
 
-    def once(self) -> Any:
+    def compute(self, images: Any, *labels: Any) -> Any:
         """A step, which gives its loss, or one image, which gives its logits."""
         contender = self.contender
         if self.what != STEP:
             with contender.quiet(), self.precision():
-                return contender.run(contender.image)
+                return contender.run(images)
         contender.optimizer.zero_grad()
         with self.precision():
-            loss = contender.loss(contender.run(contender.images), contender.labels)
+            loss = contender.loss(contender.run(images), *labels)
         loss.backward()
         contender.optimizer.step()
         return loss
+
+    def once(self) -> Any:
+        return self.compute(*self.inputs)
 
     def facts(self) -> tuple[float, float]:
         """What all contenders must agree on: (loss, norm of all gradients) without dropout, or the logits' (sum, norm)."""
@@ -117,9 +125,20 @@ class Runner:
             module.p = p
         return loss, math.sqrt(sum(squares))
 
-    def ready(self) -> Callable[[], Any]:
-        """What is timed: the call itself, or a replay of the graph that it was captured in."""
-        return self.capture(self.once) if self.graph else self.once
+    def ready(self, loss: float, allowed: float) -> Callable[[], Any]:
+        """What is timed: the call itself, or a replay of the graph that it was captured in, which must compute the same.
+
+        Raises:
+            Missing: the graph cannot be made, or its first replay gives another loss (sum of logits).
+        """
+        if not self.graph:
+            return self.once
+        replay = self.capture()
+        again = float(abs(replay()).sum().item())
+        random = self.what == STEP and self.contender.dropouts
+        if not random and not abs(again - loss) <= allowed * max(abs(loss), 1e-3):
+            raise Missing(f"WRONG: the graph's replay gives {again:.6g}, the call itself {loss:.6g}")
+        return replay
 
 
 def torch_threads(torch: Any) -> int:
@@ -141,7 +160,7 @@ def race(
             if runner.ours and not operations:
                 operations = runner.contender.operations()[what != STEP]  # type: ignore[attr-defined]
             differs(facts, name, CLOSE[precision])
-            calls[name] = runner.ready()
+            calls[name] = runner.ready(facts[name][0], CLOSE[precision][0])
             calls[name]()
             suite.device.synchronize()
         except Exception as error:
