@@ -82,15 +82,28 @@ def _show_mismatches(subject: Any, order: str, found: Any, most: int = 12) -> No
 @cli.command()
 @click.argument("model", type=click.Path(path_type=Path), required=False, metavar="[MODEL]")
 @root_option
+@click.option("--gpu", is_flag=True, help="Compile every CUDA kernel, and compare each family with the CPU.")
 @debug_option
-def doctor(model: Path | None, data_root: str | None) -> None:
+def doctor(model: Path | None, data_root: str | None, gpu: bool) -> None:
     """What this machine offers: versions, BLAS and its threads, processor, GPU, kernels, data sets, disk.
 
-    With MODEL, a run folder or its model.safetensors: whether that net is well, on images it was trained on.
+    With MODEL, a run folder or its model.safetensors: whether that net is well, on images it was trained on.  With --gpu: whether
+    CUDA is; exit code 1 if not.
     """
     from minidl import data
     from minidl.train import environment
 
+    if gpu:
+        from minidl.cli.gpu import examine as examine_gpu
+
+        if model is not None:
+            raise ConfigError("doctor: a MODEL or --gpu, not both")
+        found = examine_gpu()
+        click.echo()
+        _advise(found)
+        if found:
+            raise click.exceptions.Exit(1)
+        return
     if model is not None:
         from minidl.train.predict import examine
 
@@ -98,7 +111,7 @@ def doctor(model: Path | None, data_root: str | None) -> None:
         return
     memory = environment.memory_bytes()
     blas = environment.blas()
-    has_gpu, gpu = environment.gpu()
+    has_gpu, gpu_found = environment.gpu()
     threads = environment.blas_threads()
     root = data.data_root(data_root)
     rows = [(name, version) for name, version in environment.versions().items()]
@@ -110,7 +123,7 @@ def doctor(model: Path | None, data_root: str | None) -> None:
         ),
         ("vector units", " ".join(environment.simd()) or "none beyond the baseline"),
         ("BLAS", f"{blas['name']} {blas['version']}, {'unknown' if threads is None else threads} threads"),
-        ("GPU", gpu if has_gpu else f"none: {gpu}"),
+        ("GPU", gpu_found if has_gpu else f"none: {gpu_found}"),
         ("kernels", environment.kernel_variants()),
         ("kernel cache", environment.kernel_cache()),
     ]

@@ -108,8 +108,8 @@ def gpu() -> tuple[bool, str]:
     reason = minidl.cuda.why_not()
     if reason is not None:
         return False, reason
-    properties = get_backend("cuda").xp.cuda.runtime.getDeviceProperties(0)
-    return True, f"{properties['name'].decode()}, {properties['totalGlobalMem'] / 2**30:.0f} GiB"
+    properties = minidl.cuda.get_device_properties()
+    return True, f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"
 
 
 def may_write(folder: Path) -> bool:
