@@ -120,7 +120,7 @@ def test_without_a_compiler(install, monkeypatch):
 
 def test_without_cupy(install, monkeypatch):
     install(None)
-    monkeypatch.setattr(cuda_install, "packages", lambda: {})
+    monkeypatch.setattr(cuda_install, "packages", dict)
     lines = doctor(1)
     assert lines[-2].startswith("! no GPU can be used: CuPy is not installed; pip install 'minidl[cuda13]'")
     assert sum(line.startswith("! ") for line in lines) == 1, "one line mends it"

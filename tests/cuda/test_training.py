@@ -73,7 +73,10 @@ def test_minidl_train(install, tmp_path):
 
 @pytest.mark.parametrize(
     "device, words",
-    [("cuda:7", "cuda:7: there are 2 devices, numbered from 0"), ("gpu", "device 'gpu': not known; use 'cpu', 'cuda' or 'cuda:0'")],
+    [
+        ("cuda:7", "cuda:7: there are 2 devices, numbered from 0"),
+        ("gpu", "device 'gpu': not known; use 'cpu', 'cuda' or 'cuda:0'"),
+    ],
 )
 def test_a_device_that_is_not_there(device, words, install, tmp_path):
     install(fake_cupy())
@@ -102,7 +105,7 @@ class Hungry(nn.Module):
 @pytest.mark.parametrize(
     "limit, words",
     [
-        (600, r"step 1: a batch of 32 does not fit, a batch of 8 should \(--batch-size 8\); out of memory on cuda:0: 2.0 MiB more"),
+        (600, r"step 1: a batch of 32 does not fit, a batch of 8 should \(--batch-size 8\); out of memory on cuda:0: 2.0 MiB"),
         (48, r"step 1: a batch of 32 does not fit, nor would one image: take a smaller net; out of memory"),
     ],
 )
