@@ -118,7 +118,7 @@ _SPECS = (
                "the largest of each window, padding never wins; its flat index into H*W; the first maximum in row order wins,"
                " and the first NaN beats everything", "none", EXACT, _POOL),
     KernelSpec("max_pool2d_grad", "pool", "(gy (N,C,oh,ow), indices, geom) -> gx (N,C,H,W)",
-               "gy scattered to indices, added where windows overlap", _OWN, SUMS, _POOL),
+               "gy scattered to indices, each within its window, added where windows overlap", _OWN, SUMS, _POOL),
     KernelSpec("max_pool2d_take", "pool", "(x (N,C,H,W), indices (N,C,oh,ow), geom) -> y (N,C,oh,ow)",
                "x gathered at indices; geom is not read and may be None", "none", EXACT, _POOL),
     KernelSpec("avg_pool2d", "pool", "(x (N,C,H,W), geom, count_include_pad=True) -> y (N,C,oh,ow)",
@@ -133,7 +133,7 @@ _SPECS = (
     KernelSpec("adaptive_max_pool2d", "pool", "(x (N,C,H,W), out_hw) -> (y, indices int64), both (N,C,oh,ow)",
                "as max_pool2d, over the windows of adaptive_avg_pool2d", "none", EXACT, _POOL),
     KernelSpec("adaptive_max_pool2d_grad", "pool", "(gy (N,C,oh,ow), indices, in_hw) -> gx (N,C,H,W)",
-               "gy scattered to indices, added where windows overlap", _OWN, SUMS, _POOL),
+               "gy scattered to indices, each within its window, added where windows overlap", _OWN, SUMS, _POOL),
     KernelSpec("batch_norm", "norm", "(x (N,C,...), w (C,)|None, b (C,)|None, eps) -> (y, mean (C,), invstd (C,))",
                "y = (x-mean)*invstd*w + b over all axes but 1; biased variance; mean, invstd float32 for float16 x",
                _WIDE, SUMS, _NORM),
@@ -202,6 +202,9 @@ _SPECS = (
                "a loop"),
     KernelSpec("embedding_grad", "embedding", "(gy (...,D), indices int (...), num) -> gweight (num,D)",
                "gy added into the rows it came from, those of one index in their order", _OWN, SUMS, "a loop"),
+    KernelSpec("add_at_", "embedding", "(x, index, values, which broadcast to x[index]); index as in x[index]",
+               "x[index] += values, where an element that is meant several times gets all of its values, in their order", _OWN, SUMS,
+               "a loop"),
     KernelSpec("sgd_", "optim",
                "(params, grads, buffers, *, lr, momentum=0, dampening=0, weight_decay=0, nesterov=False, maximize=False)",
                "g += weight_decay*p; v = momentum*v + (1-dampening)*g (first v = g); p -= lr*(g + momentum*v | v | g);"

@@ -1,8 +1,8 @@
-// embedding.cu - rows of a table, and the gradient that adds rows back.
+// embedding.cu - rows of a table, the gradient that adds rows back, and x[index] += values.
 //
-//   naive   the gradient scatters with atomics: the order of additions, and so the last bit, is another every time
-//   cuda    positions come sorted by their index (stably, by the launch): a thread of a row of the table adds what belongs to it, in the
-//           order of the positions.  No atomics, the same bits every time, and the table needs no zeros first.
+//   naive   additions are atomics: their order, and so the last bit, is another every time
+//   cuda    positions come sorted by where they go (stably, by the launch), and one thread adds what goes to one place, in the order of
+//           the positions.  No atomics, the same bits every time, and the table needs no zeros first.
 // Neighbouring threads have neighbouring columns, so every access of a warp is one stretch of memory.
 #include "common.cuh"
 
@@ -22,5 +22,22 @@ extern "C" __global__ void embedding_grad(const T* __restrict__ gy, const Index*
         A sum = 0;
         for (Index k = begins[row]; k < end; k++) sum += A(gy[order[k] * D + d]);
         gweight[i] = T(sum);
+    }
+}
+
+// x[places[i]] += values[i]
+extern "C" __global__ void add_at_naive(A* x, const Index* __restrict__ places, const T* __restrict__ values, Index n) {
+    GRID_STRIDE(i, n) atomicAdd(&x[places[i]], A(values[i]));
+}
+
+// places: sorted; values[order[i]] goes to places[i].  The first position of a place adds for all of them.
+extern "C" __global__ void add_at(T* x, const Index* __restrict__ places, const Index* __restrict__ order, const T* __restrict__ values,
+        Index n) {
+    GRID_STRIDE(i, n) {
+        const Index place = places[i];
+        if (i > 0 && places[i - 1] == place) continue;
+        A sum = 0;
+        for (Index k = i; k < n && places[k] == place; k++) sum += A(values[order[k]]);
+        x[place] = T(A(x[place]) + sum);
     }
 }

@@ -1,4 +1,6 @@
-"""Embedding as its definition: one index at a time."""
+"""Embedding and indexed addition as their definitions: one index at a time."""
+from typing import Any
+
 import numpy as np
 
 from minidl.errors import DataError
@@ -26,3 +28,12 @@ def embedding_grad(gy: np.ndarray, indices: np.ndarray, num: int) -> np.ndarray:
         _check(int(indices[at]), num)
         gweight[indices[at]] += gy[at]
     return gweight.astype(gy.dtype)
+
+
+@reference("add_at_")
+def add_at_(x: np.ndarray, index: Any, values: np.ndarray) -> None:
+    places = np.arange(x.size).reshape(x.shape)[index]
+    sums = x.reshape(-1).astype(np.float64 if x.dtype.kind == "f" else np.int64)
+    for place, value in zip(np.ravel(places), np.ravel(np.broadcast_to(values, np.shape(places))), strict=True):
+        sums[place] += value
+    x[...] = sums.reshape(x.shape)

@@ -56,6 +56,9 @@ class LaunchedVerbs(Backend):
 
     linear_weight_grad = Backend.linear_weight_grad
 
+    def _add_at(self, x: Array, index: Any, values: Array) -> None:
+        lookup("add_at_", self.kind)(x, index, values)   # CuPy's own uses atomics, which add in another order every time
+
 
 class CUDA(LaunchedVerbs):
     """Verbs on CuPy arrays of one device."""
@@ -122,10 +125,6 @@ class CUDA(LaunchedVerbs):
     def uncaptured(self, what: str) -> None:
         if capture.current() is not None:
             raise DeviceError(f"{what}: a CUDA graph would not repeat it; call it after the step")
-
-    def _add_at(self, x: Array, index: Any, values: Array) -> None:
-        import cupyx
-        cupyx.scatter_add(x, index, values)
 
     def synchronize(self) -> None:
         self.xp.cuda.Device(self.index).synchronize()

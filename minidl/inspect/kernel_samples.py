@@ -249,6 +249,8 @@ def _embedding(verb: str) -> Callable[[], Sample]:
         words, what = minidl.randint(0, WORDS, tuple(outer)).data, f"{_times(*TOKENS)} of {WORDS:,} words"
         if verb == "embedding_grad":
             return Sample(what, (_draw(*TOKENS), words, WORDS))
+        if verb == "add_at_":
+            return Sample(what, (_draw(WORDS, size), words, _draw(*TOKENS)))
         return Sample(what, (_draw(WORDS, size), words),
                       torch=lambda t, w, i: lambda: t.nn.functional.embedding(i, w))  # fmt: skip
 
@@ -322,7 +324,7 @@ SAMPLES: dict[str, Callable[[], Sample]] = {
     "philox_normal": lambda: Sample(f"{DRAWS:,} numbers", ((DRAWS,), KEY, "float32")),
     "dropout": _on_rows(1, lambda t, x, p, _: lambda: t.nn.functional.dropout(x, p), 0.5, KEY),
     "dropout_mask": lambda: Sample(f"{DRAWS:,} numbers", ((DRAWS,), 0.5, KEY, "float32")),
-    **{verb: _embedding(verb) for verb in ("embedding", "embedding_grad")},
+    **{verb: _embedding(verb) for verb in ("embedding", "embedding_grad", "add_at_")},
     "sgd_": _optimizer(momentum=0.9)("state"),
     "adam_": _ADAM,
     "adamw_": _ADAM,

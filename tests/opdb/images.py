@@ -490,7 +490,8 @@ OPS = [
         "adaptive_max_pool2d_grad",
         lambda gy, i, in_hw: tensors.adaptive_max_pool2d_grad(gy, i, in_hw=in_hw),
         lambda d: [
-            Sample(d(1, 2, 2, 3), d.integers(0, 20, 1, 2, 2, 3), (4, 5)),
+            # Any pixel of each bin: those of the upper ones begin in row 0, of the lower in row 2; the columns are 0-1, 1-3, 3-4.
+            Sample(d(1, 2, 2, 3), 5 * d.integers(0, 2, 1, 2, 2, 3) + np.array([[0, 1, 3], [10, 11, 13]]), (4, 5)),
             Sample(d(0, 2, 2, 3), np.zeros((0, 2, 2, 3), int), (4, 5)),
         ],
         _flat_index,
