@@ -203,8 +203,8 @@ _SPECS = (
     KernelSpec("embedding_grad", "embedding", "(gy (...,D), indices int (...), num) -> gweight (num,D)",
                "gy added into the rows it came from, those of one index in their order", _OWN, SUMS, "a loop"),
     KernelSpec("add_at_", "embedding", "(x, index, values, which broadcast to x[index]); index as in x[index]",
-               "x[index] += values, where an element that is meant several times gets all of its values, in their order", _OWN, SUMS,
-               "a loop"),
+               "x[index] += values, where an element that is meant several times gets all of its values, in their order", _OWN,
+               SUMS, "a loop"),
     KernelSpec("sgd_", "optim",
                "(params, grads, buffers, *, lr, momentum=0, dampening=0, weight_decay=0, nesterov=False, maximize=False)",
                "g += weight_decay*p; v = momentum*v + (1-dampening)*g (first v = g); p -= lr*(g + momentum*v | v | g);"

@@ -91,7 +91,9 @@ def assert_close(verb, got, expected, dtype, scale=1.0):
 def check(verb, *arguments, dtype, scale=1.0):
     """Every variant of a verb against its reference; twice for the same bits; and its inputs as they were before.
 
-    Only the "naive" CUDA kernels may use atomics, which add in another order every time on a GPU.  Returns the reference's result.
+    Only the "naive" CUDA kernels may use atomics, which add in another order every time on a GPU.
+
+    Returns the reference's result.
     """
     kept = [a.copy() if isinstance(a, np.ndarray) else a for a in arguments]
     expected = variants(verb)["reference"](*arguments)
