@@ -138,6 +138,7 @@ class Recorder:
             self.tasks[stream.ptr].append(task)
         else:
             submit(stream, task)
+            stream.run()  # at once: a table of pointers does not keep arrays alive, as the pool of a stream would
 
 
 def plain(x: Any) -> np.ndarray:
@@ -160,10 +161,10 @@ def with_capture(module: Any, monkeypatch: Any) -> Any:
         return args[0]
 
     def out(args: Any, kwargs: Any) -> Any:
-        given = kwargs.get("out") or None
-        if len(args) > 2 and args[2] == "at":
+        if len(args) > 2 and isinstance(args[2], str) and args[2] == "at":
             return args[3]
-        return given[0] if isinstance(given, tuple) and len(given) == 1 else given
+        given = kwargs.get("out")
+        return (given[0] if given else None) if isinstance(given, tuple) else given
 
     ndarray.__array_ufunc__ = recorder.operation(ndarray.__array_ufunc__, out)
     ndarray.__array_function__ = recorder.operation(ndarray.__array_function__)

@@ -102,10 +102,10 @@ class Graph:
             if not isinstance(t, Tensor):
                 raise TypeError(f"graph: argument {number} of {self._name} is a {type(t).__name__}; a graph would repeat the first "
                                 "call's, pass tensors")  # fmt: skip
-            if t.F.kind != "cuda" or t.F is not inputs[0].F:
-                first = inputs[0].device if inputs[0].is_cuda else "'cuda'"
-                raise DeviceError(f"graph: argument {number} of {self._name} is on {t.device}; move it with .to({first}), or call "
-                                  "the step itself")  # fmt: skip
+            device = self._like[0].device if self._like else inputs[0].device if inputs[0].is_cuda else "cuda"
+            if t.F.kind != "cuda" or t.device != device:
+                raise DeviceError(f"graph: argument {number} of {self._name} is on {t.device}; move it with .to({device!r}), or "
+                                  "call the step itself")  # fmt: skip
         for number, (t, like) in enumerate(zip(inputs, self._like, strict=False)):
             if t.shape != like.shape:
                 raise ShapeError(f"graph: argument {number} of {self._name} has shape {t.shape}, in the first call {like.shape}; a "
@@ -230,11 +230,13 @@ def _kinds(owner: Any) -> dict[Tensor, set[str]]:
 
 
 def _place(error: BaseException) -> str:
-    """The last line on the way to an error that is the user's: "train.py, line 12, `if loss.item() > 2:`: "."""
-    found = ""
-    for frame, number in traceback.walk_tb(error.__traceback__):
-        name = str(frame.f_globals.get("__name__", ""))
-        if name.partition(".")[0] not in ("minidl", "numpy") and "cupy" not in name:
-            file = frame.f_code.co_filename
-            found = f"{os.path.basename(file)}, line {number}, `{linecache.getline(file, number).strip()}`: "
-    return found
+    """The last line on the way to an error that called minidl: "train.py, line 12, `if loss.item() > 2:`: "."""
+    lines = [(str(frame.f_globals.get("__name__", "")), frame.f_code.co_filename, number)
+             for frame, number in traceback.walk_tb(error.__traceback__)]  # fmt: skip
+    own = [name.partition(".")[0] == "minidl" for name, _, _ in lines]
+    callers = [line for line, here, below in zip(lines, own, own[1:], strict=False) if not here and below]
+    others = callers or [line for line, here in zip(lines, own, strict=True) if not here]
+    if not others:
+        return ""
+    _, file, number = others[-1]
+    return f"{os.path.basename(file)}, line {number}, `{linecache.getline(file, number).strip()}`: "

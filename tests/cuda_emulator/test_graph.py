@@ -83,7 +83,7 @@ class Run:
         """All that a training leaves: losses, weights, buffers, gradients, the optimiser's state and the generator's."""
         found = {f"loss {i}": loss.item() for i, loss in enumerate(self.losses)}
         found |= {name: t.numpy() for name, t in self.model.state_dict().items()}
-        found |= {f"{name}.grad": p.grad.numpy() for name, p in self.model.named_parameters()}
+        found |= {f"{name}.grad": p.grad.numpy() for name, p in self.model.named_parameters() if p.grad is not None}
         for number, state in self.optimizer.state_dict()["state"].items():
             found |= {f"{number} {key}": value.numpy() if hasattr(value, "numpy") else value for key, value in state.items()}
         found["generator"], found["lr"] = minidl.get_rng_state(), [g["lr"] for g in self.optimizer.param_groups]
@@ -107,3 +107,280 @@ def test_the_same_as_the_step_to_the_bit(model, optimizer, cupy):
     assert_same(run.everything(), expected)
     launched = [entry for entry in cupy.calls if entry[0] == "graph"]
     assert len(launched) == CALLS - 3
+
+
+def test_on_another_gpu(monkeypatch, tmp_path):
+    """Streams, memory and launches are those of the tensors' device, whichever is current."""
+    if COMPILER is None:
+        pytest.skip("the CUDA emulator needs g++")
+    for put in installer(monkeypatch, tmp_path):
+        with_capture(put(fake_cupy(count=2)), monkeypatch)
+        weight = minidl.ones(3, device="cuda:1", requires_grad=True)
+        optimizer = optim.SGD([weight], lr=0.5)
+
+        @minidl.cuda.graph
+        def step(x):
+            loss = (weight * x).sum()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            return loss
+
+        found = [step(minidl.full((3,), float(i), device="cuda:1")).item() for i in range(6)]
+        assert step.reason is None and found == [0, 3, 3, -4.5, -24, -60]  # the weight has lost half of all x before
+        with pytest.raises(DeviceError, match=r"argument 0 of step is on cuda:0; move it with .to\('cuda:1'\)"):
+            step(minidl.ones(3, device="cuda:0"))
+
+
+def test_what_is_asked_of_cupy(cupy):
+    """Waiting for what came before, warm-up on a side stream, capture there, and then launches on the current stream."""
+    run = Run(mlp, momentum, minidl.cuda.graph)
+    first = len(cupy.calls)
+    run.train(5)
+    names = [entry[0] for entry in cupy.calls[first:] if entry[0] in ("record", "wait", "begin capture", "end capture", "graph")]
+    around = ["record", "wait"]
+    assert names == [*around * 2] * 0 + around * 2 * 3 + [*around, "begin capture", "end capture", "graph", "graph"]
+    streams = {entry[0]: str(entry[1]) for entry in cupy.calls if entry[0] in ("begin capture", "graph")}
+    assert streams == {"begin capture": "side", "graph": "null"}
+    begin = cupy.calls.index(next(e for e in cupy.calls if e[0] == "begin capture"))
+    end = cupy.calls.index(next(e for e in cupy.calls if e[0] == "end capture"))
+    assert {entry[0] for entry in cupy.calls[begin + 1 : end]} <= {"launch", "copy to device", "synchronize"}
+    # Beside the capture, on a stream of its own: the table of pointers.
+    assert sum(entry[0] == "copy to device" for entry in cupy.calls[begin:end]) == 1
+
+
+def test_names_of_cupy():
+    """What the stand-in has, CuPy has."""
+    cupy = pytest.importorskip("cupy")
+    for holder, names in ((cupy.cuda.Stream, "begin_capture end_capture is_capturing wait_event record synchronize"),
+                          (cupy.cuda.Graph, "launch"), (cupy.cuda.MemoryPool, "malloc free_all_blocks used_bytes"),
+                          (cupy.cuda, "using_allocator get_allocator get_current_stream Device"), (cupy.ndarray, "set")):  # fmt: skip
+        assert [name for name in names.split() if not hasattr(holder, name)] == []
+
+
+# ------------------------------------------------------------------------------------- planted: what the comparison must see
+def baked_rate(monkeypatch):
+    from minidl.kernels.cuda import optim as launches
+
+    live = launches._live
+    monkeypatch.setattr(launches, "_live", lambda *numbers: (None, live(*numbers)[1]))
+
+
+def baked_mask(monkeypatch):
+    from minidl.kernels.cuda.capture import Capture
+
+    key = Capture.key
+    monkeypatch.setattr(Capture, "key", lambda self, drawn: key(self, drawn) is None or None)
+
+
+def uncounted_steps(monkeypatch):
+    monkeypatch.setattr(optim.Adam, "_count", lambda self, params: [1] * len(params))
+
+
+def stale_inputs(monkeypatch):
+    from minidl.cuda import graphs
+
+    replay = graphs.Graph._replay
+    monkeypatch.setattr(graphs.Graph, "_replay", lambda self, F, inputs: replay(self, F, tuple(self._like)))
+
+
+@pytest.mark.parametrize("plant", [baked_rate, baked_mask, stale_inputs], ids=lambda f: f.__name__)
+def test_a_number_of_one_step_for_all_is_found(plant, cupy, monkeypatch):
+    expected = Run(mlp, momentum, lambda step: step).train(6).everything()
+    plant(monkeypatch)
+    run = Run(mlp, momentum, minidl.cuda.graph).train(6)
+    assert run.step.reason is None
+    with pytest.raises(AssertionError):
+        assert_same(run.everything(), expected)
+
+
+def test_what_the_host_computes_stays_old(cupy):
+    """A counter of Python's is not repeated by a graph; the stand-in shows it as a GPU would."""
+    calls = []
+
+    def step(x):
+        calls.append(1)
+        return x * len(calls)
+
+    graphed = minidl.cuda.graph(step, warmup=1)
+    assert [graphed(minidl.ones(1, device="cuda")).item() for _ in range(4)] == [1, 2, 2, 2]
+
+
+# ---------------------------------------------------------------------------------------------------- falling back, loudly
+class ReadsTheLoss(Run):
+    def update(self, images, labels):
+        loss = F.cross_entropy(self.model(images), labels)
+        loss.backward()
+        if loss.item() > 1e9:
+            raise AssertionError
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return loss
+
+
+class AddsGradients(Run):
+    def update(self, images, labels):
+        loss = F.cross_entropy(self.model(images), labels)
+        loss.backward()
+        self.optimizer.step()
+        return loss
+
+
+class MovesData(Run):
+    def update(self, images, labels):
+        return super().update(images * minidl.tensor(np.ones((1, 1, 12, 12), np.float32), device="cuda"), labels)
+
+
+class DrawsNumbers(Run):
+    def update(self, images, labels):
+        return super().update(images + 0 * images.new_tensor(0.0) * minidl.default_generator.uniform(()).item(), labels)
+
+
+class Averages(Run):
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.average = optim.EMA(self.model)
+
+    def update(self, images, labels):
+        loss = super().update(images, labels)
+        self.average.update()
+        return loss
+
+
+class ReturnsANumber(Run):
+    def update(self, images, labels):
+        return super().update(images, labels), 1.5
+
+
+class Thaws(Run):
+    """A parameter gets its first gradient after the warm-up."""
+
+    calls = 0
+
+    def update(self, images, labels):
+        self.calls += 1
+        self.model[1].bias.requires_grad = self.calls > 3
+        return super().update(images, labels)
+
+
+def rmsprop(parameters):
+    return optim.RMSprop(parameters, lr=0.01)
+
+
+@pytest.mark.parametrize("kind, optimizer, words", [
+    (ReadsTheLoss, momentum, r"test_graph.py, line \d+, `if loss.item\(\) > 1e9:`: CUDARuntimeError: cudaErrorStreamCaptureUnsupported"),
+    (AddsGradients, momentum, "adds to gradients of the step before.*call optimizer.zero_grad"),
+    (MovesData, momentum, r"`return super\(\).update\(images \* minidl.tensor.*copies an array from the host.*pass it to the step"),
+    (Averages, momentum, r"`self.average.update\(\)`: DeviceError: EMA.update: a CUDA graph would not repeat it; call it after"),
+    (Run, rmsprop, "RMSprop: no kernel of it reads its numbers from device memory.*SGD, Adam and AdamW have one"),
+    (Thaws, adamw, "AdamW: a parameter got its first state in the capture"),
+    (Thaws, adam, "Adam: no kernel of it reads its numbers from device memory"),  # it takes parameters of one age
+    (Thaws, momentum, "SGD: a graph would begin its momentum anew"),
+], ids=["item", "accumulation", "host array", "average", "rmsprop", "thaw", "age", "momentum"])  # fmt: skip
+def test_a_step_that_cannot_be_captured(kind, optimizer, words, cupy):
+    """It is said once, with the line that is to blame, and the training goes on as if nothing had been tried."""
+    expected = kind(mlp, optimizer, lambda step: step).train(6)
+    run = kind(mlp, optimizer, minidl.cuda.graph)
+    with pytest.warns(RuntimeWarning, match=f"update cannot be captured, it runs eagerly from now on.*{words}") as noted:
+        run.train(6)
+    assert len(noted) == 1 and noted[0].filename == __file__ and "eager" in repr(run.step)
+    assert_same(run.everything(), expected.everything())
+
+
+def test_random_numbers_of_the_host(cupy):
+    def step(x):
+        return x * minidl.backend.rng.default_generator.uniform(()).item()
+
+    graphed = minidl.cuda.graph(step, warmup=1)
+    graphed(minidl.ones(1, device="cuda"))
+    with pytest.warns(RuntimeWarning, match="draws 1 times from the random generator other than by dropout"):
+        graphed(minidl.ones(1, device="cuda"))
+
+
+def test_a_result_that_is_no_tensor(cupy):
+    graphed = minidl.cuda.graph(lambda x: (x, 1.5), warmup=1)
+    x = minidl.ones(1, device="cuda")
+    graphed(x)
+    with pytest.warns(RuntimeWarning, match="<lambda> cannot be captured.*the step returns a float.*return tensors"):
+        assert graphed(x)[1] == 1.5
+
+
+def test_an_error_of_the_step_itself_stays_one(cupy):
+    def step(x):
+        if len(seen) == 1:
+            raise ValueError("mine")
+        seen.append(x)
+
+    seen = []
+    graphed = minidl.cuda.graph(step, warmup=1)
+    graphed(minidl.ones(1, device="cuda"))
+    with pytest.warns(RuntimeWarning, match="ValueError: mine"), pytest.raises(ValueError, match="mine"):
+        graphed(minidl.ones(1, device="cuda"))
+
+
+# ------------------------------------------------------------------------------------------------------ arguments and results
+def test_results_are_the_callers(cupy):
+    graphed = minidl.cuda.graph(lambda x, y: {"sum": x + y, "both": [x * 2.0, (y,), None]}, warmup=1)
+    found = [graphed(*(minidl.full((2,), float(i + k), device="cuda") for k in (0, 10))) for i in range(4)]
+    for i, result in enumerate(found):
+        assert result["sum"].tolist() == [2.0 * i + 10] * 2 and result["both"][0].tolist() == [2.0 * i] * 2
+        assert result["both"][1][0].tolist() == [i + 10.0] * 2 and result["both"][2] is None
+
+
+def test_scalars_that_were_first_used_in_a_capture(cupy):
+    """They are remembered for the eager operations that come later, and must have their value whether or not a graph ran."""
+    graphed = minidl.cuda.graph(lambda x: x * 1.25 + (x * 0.75 if graphed_twice else x), warmup=1)
+    graphed_twice = []
+    x = minidl.ones(2, device="cuda")
+    graphed(x)
+    graphed_twice.append(1)
+    assert graphed(x).tolist() == [2, 2] and (x * 0.75).tolist() == [0.75, 0.75]
+
+
+def test_a_label_that_is_no_class(cupy):
+    logits, labels = minidl.zeros(2, 3, device="cuda"), minidl.tensor([0, 1], device="cuda")
+    graphed = minidl.cuda.graph(lambda x, y: F.cross_entropy(x, y, reduction="none"), warmup=1)
+    for _ in range(2):
+        graphed(logits, labels)
+    found = graphed(logits, minidl.tensor([2, 3], device="cuda")).numpy()
+    assert np.isfinite(found[0]) and np.isnan(found[1])
+
+
+def test_arguments_that_do_not_fit(cupy):
+    graphed = minidl.cuda.graph(lambda x, y: x + y)
+    x = minidl.ones(2, 3, device="cuda")
+    graphed(x, x)
+    with pytest.raises(ShapeError, match=r"argument 1 of <lambda> has shape \(1, 3\), in the first call \(2, 3\).*drop_last"):
+        graphed(x, x[:1])
+    with pytest.raises(DTypeError, match="argument 0 of <lambda> has dtype float64, in the first call float32"):
+        graphed(x.double(), x)
+    with pytest.raises(DeviceError, match=r"argument 1 of <lambda> is on cpu; move it with .to\('cuda:0'\)"):
+        graphed(x, minidl.ones(2, 3))
+    with pytest.raises(TypeError, match="got 3 tensors, in the first call 2"):
+        graphed(x, x, x)
+    with pytest.raises(TypeError, match="argument 1 of <lambda> is a float.*pass tensors"):
+        graphed(x, 2.0)
+    with pytest.raises(TypeError, match="was called without a tensor"):
+        graphed()
+
+
+def test_not_on_the_cpu():
+    with pytest.raises(DeviceError, match=r"argument 0 of <lambda> is on cpu; move it with .to\('cuda'\), or call the step itself"):
+        minidl.cuda.graph(lambda x: x)(minidl.ones(1))
+    with pytest.raises(ConfigError, match="warmup must be at least 1, found 0"):
+        minidl.cuda.graph(lambda x: x, warmup=0)
+
+
+def test_a_graph_leaves_no_memory_behind(cupy):
+    from minidl.cuda import graphs
+
+    graphs._forget_pools()
+    before = len(graphs._pools)
+    graphed = minidl.cuda.graph(lambda x: x + 1.0, warmup=1)
+    for _ in range(3):
+        graphed(minidl.ones(1, device="cuda"))
+    assert len(graphs._pools) == before + 1
+    del graphed
+    cupy.world.used[0] = 0                           # the stand-in's pools share one count
+    graphs._forget_pools()
+    assert len(graphs._pools) == before
