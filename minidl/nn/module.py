@@ -290,6 +290,7 @@ class Module:
         keep their dtype, as in torch.
         """
         device, dtype = kwargs.pop("device", None), kwargs.pop("dtype", None)
+        kwargs.pop("non_blocking", None)  # for code written for PyTorch; transfers wait
         if kwargs:
             raise TypeError(f"{type(self).__name__}.to: unknown option {next(iter(kwargs))!r}; expected device and dtype")
         for arg in args:

@@ -179,6 +179,7 @@ def test_to_reads_its_arguments():
         ("float32", (minidl.zeros(1),), {}), ("float32", ("cpu",), {}), ("float32", (), {"device": "cpu"}),
     ):
         assert str(net.to(*args, **kwargs).scale.dtype) == dtype
+    assert net.to("cpu", non_blocking=True) is net
     with pytest.raises(TypeError, match="unknown option 'dtpye'"):
         net.to(dtpye="float64")
 
