@@ -32,8 +32,9 @@ _CUDA_FAMILIES = ("activation", "attention", "conv", "dropout", "elementwise", "
                   "philox", "pool", "softmax", "sums")
 
 # Best first; a variant that is in nobody's order is used only when asked for by name.
-_ORDER: dict[str, tuple[str, ...]] = {"cpu": ("vector", "numpy", "reference"), "cuda": ("depthwise", "tensor", "cuda", "cupy"),
-                                     "emu": ("depthwise", "tensor", "cuda", "numpy")}
+_CUDA_ORDER = ("depthwise", "tensor", "pipelined", "cuda")
+_ORDER: dict[str, tuple[str, ...]] = {"cpu": ("vector", "numpy", "reference"), "cuda": (*_CUDA_ORDER, "cupy"),
+                                     "emu": (*_CUDA_ORDER, "numpy")}
 
 _table: dict[tuple[str, str], dict[str, Kernel]] = {}
 _loaded: set[str] = set()

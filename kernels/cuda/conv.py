@@ -1,7 +1,7 @@
 """Launches of conv.cu: convolution and its gradients for every dtype; and the module that registers the family's others."""
 from typing import Any
 
-from minidl.kernels.cuda import conv_tensor, depthwise, im2col  # noqa: F401 - importing them registers their variants
+from minidl.kernels.cuda import conv_products, depthwise, im2col  # noqa: F401 - importing them registers their variants
 from minidl.kernels.cuda.launch import Array, cuda, launch, same_dtype
 from minidl.kernels.cuda.layout import (channels_first, channels_last, contiguous, filters_first, inputs_first, join_filters,
                                         numbers, sums_dtype)  # fmt: skip

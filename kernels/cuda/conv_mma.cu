@@ -12,10 +12,11 @@
 //   narrow  copies of 8 bytes, for maps of 4, 12, 20, ... channels of 16 bits per group: a first layer's 3 channels are filled up to 4, not 8.
 //
 // conv_wide.cu has larger tiles.
-#include "conv_tensor.cuh"
+#include "tensor_tile.cuh"
+#include "conv_products.cuh"
 
-typedef Tile<64, 64, 2, 2, 3, 16> Small;                        // 4 warps of 32 x 32; three slabs of 8 KB
-typedef Tile<64, 64, 2, 2, 3, 8> Narrow;
+typedef Tile<OnTensorCores, 64, 64, 2, 2, 3, 16> Small;                        // 4 warps of 32 x 32; three slabs of 8 KB
+typedef Tile<OnTensorCores, 64, 64, 2, 2, 3, 8> Narrow;
 
 // Grid: (tiles of pixels, tiles of a group's filters, groups * parts); partial (parts, N, oh, ow, O), or null if there is one part.
 extern "C" __global__ void __launch_bounds__(128, 4) conv_tensor(const T* __restrict__ x, const T* __restrict__ w,

@@ -3,9 +3,10 @@
 //   tensor, wide  a block's tile is 128 x 128 by 8 warps of 64 x 32: a number that was brought to shared memory is used 128 times, not 64,
 //                 and a fragment in registers 4 times, not 2 to 4; four slabs of 16 KB in dynamic shared memory.  Half as much is read per
 //                 product; it needs enough tiles to fill the GPU.
-#include "conv_tensor.cuh"
+#include "tensor_tile.cuh"
+#include "conv_products.cuh"
 
-typedef Tile<128, 128, 2, 4, 4, 16> Wide;
+typedef Tile<OnTensorCores, 128, 128, 2, 4, 4, 16> Wide;
 constexpr int WEIGHT_BLOCKS = sizeof(T) == 2 ? 2 : 1;           // TF32 has no transposing ldmatrix, and needs more registers than 128
 
 // Grid: (tiles of pixels, tiles of a group's filters, groups * parts); partial (parts, N, oh, ow, O), or null if there is one part.

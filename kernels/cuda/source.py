@@ -20,7 +20,11 @@ DTYPES = {
     "bfloat16": ("__nv_bfloat16", "float"),
 }
 # Files that are made for some dtypes only, and the first architecture that has their instructions.
-TENSOR_CORES = {name: (("float16", "bfloat16", "float32"), 80) for name in ("conv_mma.cu", "conv_wide.cu")}
+SOME_ONLY = {
+    "conv_mma.cu": (("float16", "bfloat16", "float32"), 80),
+    "conv_wide.cu": (("float16", "bfloat16", "float32"), 80),
+    "conv_fma.cu": (("float32",), 80),
+}
 
 _NUMBERS: dict[str, np.dtype] = {
     "int": np.dtype(np.int32), "unsigned": np.dtype(np.uint32), "Index": np.dtype(np.int64),
@@ -91,7 +95,7 @@ def _parameter(file: str, kernel: str, text: str) -> Parameter:
 
 def made_for(name: str, dtype: str, capability: int) -> bool:
     """Whether a file is compiled for arrays of ``dtype`` and a GPU of this compute capability (80: sm_80)."""
-    dtypes, first = TENSOR_CORES.get(name, (tuple(DTYPES), 0))
+    dtypes, first = SOME_ONLY.get(name, (tuple(DTYPES), 0))
     return dtype in dtypes and capability >= first
 
 

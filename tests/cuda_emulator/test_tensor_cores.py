@@ -1,4 +1,5 @@
-"""Convolution on tensor cores - float16, bfloat16, TF32 - against float64; the layout of fragments; planted bugs."""
+"""Convolution as products of pipelined tiles, against float64: on tensor cores (float16, bfloat16, TF32) and in float32; the layout
+of fragments; planted bugs."""
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import minidl
 import minidl.nn.functional as F
 from minidl import config
 from minidl.kernels import lookup, use, variants
-from minidl.kernels.cuda import conv_tensor, source
+from minidl.kernels.cuda import conv_products, source
 from minidl.ops.geometry import conv2d_geometry
 from tests.cuda_emulator.emulator import SCHEDULES, Emulator
 
@@ -27,10 +28,11 @@ SHAPES = {
     "wide": (((2, 24, 9, 11), (128, 24, 3, 3), 1, 1, 1, 1), ("_wide", "", "_wide")),
     "wide backwards": (((2, 128, 9, 11), (24, 128, 3, 3), 1, 1, 1, 1), ("", "_wide", "")),
 }  # fmt: skip
-ENTRIES = {"conv2d": "conv_tensor", "conv2d_input_grad": "conv_input_grad_tensor", "conv2d_weight_grad": "conv_weight_grad_tensor"}
+ENTRIES = {"conv2d": "conv", "conv2d_input_grad": "conv_input_grad", "conv2d_weight_grad": "conv_weight_grad"}
 # Relative to the largest output.  float16: 11 bits, half an ulp is 4.9e-4.  bfloat16: 8 bits, 3.9e-3.  TF32: both factors have
-# 11 bits, so that a product is off by 1e-3 at most, and a sum of many by less of the largest.
-LIMIT = {"float16": 1e-3, "bfloat16": 5e-3, "float32": 1e-3}
+# 11 bits, so that a product is off by 1e-3 at most, and a sum of many by less of the largest.  float32: 1,200 products, sqrt(n) * 6e-8.
+LIMIT = {"float16": 1e-3, "bfloat16": 5e-3, "tf32": 1e-3, "float32": 2e-6}
+UNITS = {"float16": ("tensor", "float16"), "tf32": ("tensor", "float32"), "float32": ("pipelined", "float32")}
 
 
 def numbers(seed, shape, dtype="float16"):
@@ -54,23 +56,36 @@ def error(got, expected):
     return np.abs(got.astype("f8") - expected).max() / np.abs(expected).max()
 
 
-def check(verb, emulator, arguments, entry):
+def check(verb, emulator, arguments, kind, tile):
+    """``kind``: a dtype or "tf32"."""
     emulator.launched.clear()
-    got = variants(verb, "emu")["tensor"](*arguments)
+    variant = UNITS.get(kind, ("tensor",))[0]
+    entry = ENTRIES[verb] + ("_fma" if variant == "pipelined" else "_tensor") + tile
+    got = variants(verb, "emu")[variant](*arguments)
     assert entry in emulator.launched, f"{verb} ran {emulator.launched}"
     assert got.dtype == arguments[0].dtype
-    assert error(got, exact(verb, arguments)) < LIMIT[got.dtype.name]
+    assert error(got, exact(verb, arguments)) < LIMIT[kind]
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
-@pytest.mark.parametrize("dtype", ["float16", "float32"])
+@pytest.mark.parametrize("kind", UNITS)
 @pytest.mark.parametrize("name", SHAPES)
-def test_the_three_products(name, dtype, schedule, emulator):
+def test_the_three_products(name, kind, schedule, emulator):
     emulator.schedule = schedule
     case, tiles = SHAPES[name]
-    for (verb, arguments), tile in zip(operands(case, dtype).items(), tiles, strict=True):
-        check(verb, emulator, arguments, ENTRIES[verb] + (tile if dtype == "float16" or tile == "_wide" else ""))
+    for (verb, arguments), tile in zip(operands(case, UNITS[kind][1]).items(), tiles, strict=True):
+        check(verb, emulator, arguments, kind, tile if kind == "float16" or tile == "_wide" else "")
         assert name != "parts" or verb == "conv2d_weight_grad" or "join_parts" in emulator.launched
+
+
+@pytest.mark.parametrize("kind", UNITS)
+def test_two_runs_give_the_same_bits(kind, emulator):
+    variant, dtype = UNITS[kind]
+    for verb, arguments in operands(SHAPES["parts"][0], dtype).items():
+        kernel = variants(verb, "emu")[variant]
+        first = kernel(*arguments)
+        emulator.schedule = "reverse"
+        assert kernel(*arguments).tobytes() == first.tobytes()
 
 
 @pytest.mark.parametrize("name", ["several tiles", "a first layer", "wide"])
@@ -79,7 +94,7 @@ def test_bfloat16(name, emulator):
     case, tiles = SHAPES[name]
     arguments = operands(case, pytest.importorskip("ml_dtypes").bfloat16)
     for verb, tile in zip(arguments, tiles, strict=True):
-        check(verb, emulator, arguments[verb], ENTRIES[verb] + tile)
+        check(verb, emulator, arguments[verb], "bfloat16", tile)
 
 
 def in_memory_as(x, how):
@@ -99,7 +114,7 @@ def in_memory_as(x, how):
 def test_maps_of_any_layout(how, channels, emulator):
     x, w = numbers(0, (2, channels, 6, 7)), numbers(1, (8, channels, 3, 3))
     arguments = (in_memory_as(x, how), w, None, conv2d_geometry(x.shape, w.shape))
-    check("conv2d", emulator, arguments, "conv_tensor_narrow" if channels == 3 else "conv_tensor")
+    check("conv2d", emulator, arguments, "float16", "_narrow" if channels == 3 else "")
 
 
 # ---- which variant is taken ----------------------------------------------------------------------------------------------
@@ -117,8 +132,8 @@ def test_the_best_that_fits_is_chosen(emulator):
     x, w = numbers(0, (1, 16, 5, 5)), numbers(1, (8, 16, 3, 3))
     assert ran(emulator, x, w) == {"conv_tensor"}
     assert ran(emulator, x, w, "direct") == {"conv_tensor"}     # it is a sum of products
-    assert ran(emulator, x.astype("f4"), w.astype("f4")) == {"conv"}, "float32 is not rounded unless it is allowed"
-    assert ran(emulator, x.astype("f4"), w.astype("f4"), "direct") == {"conv"}
+    assert ran(emulator, x.astype("f4"), w.astype("f4")) == {"conv_fma"}, "float32 is not rounded unless it is allowed"
+    assert ran(emulator, x.astype("f4"), w.astype("f4"), "direct") == {"conv_fma"}
     assert ran(emulator, x.astype("f4"), w.astype("f4"), "tf32") == {"conv_tensor"}
     assert ran(emulator, x.astype("f8"), w.astype("f8"), "tf32") == {"conv"}
     assert ran(emulator, x, w[:, :2]) == {"grouped"}
@@ -126,9 +141,11 @@ def test_the_best_that_fits_is_chosen(emulator):
         assert ran(emulator, x, w) == {"conv_naive"}
     with use(conv2d="tensor"):
         assert ran(emulator, x, w[:, :2]) == {"conv_tensor_narrow"}
-        assert ran(emulator, x.astype("f4"), w.astype("f4")) == {"conv"}, "what is refused goes to the next best"
+        assert ran(emulator, x.astype("f4"), w.astype("f4")) == {"conv_fma"}, "what is refused goes to the next best"
     with use(conv2d="depthwise"):
         assert ran(emulator, x, w) == {"conv_tensor"}
+    with use(conv2d="pipelined"):
+        assert ran(emulator, x, w) == {"conv"}
 
 
 def test_an_older_gpu_gets_the_next_best(emulator):
@@ -136,6 +153,7 @@ def test_an_older_gpu_gets_the_next_best(emulator):
     x, w = numbers(0, (1, 16, 5, 5)), numbers(1, (8, 16, 3, 3))
     assert ran(emulator, x, w) == {"conv"}
     assert ran(emulator, x, w, kernel=variants("conv2d", "emu")["tensor"]) == {"conv"}
+    assert ran(emulator, x.astype("f4"), w.astype("f4")) == {"conv"}
     assert not source.made_for("conv_wide.cu", "float16", 75) and source.made_for("conv_wide.cu", "float16", 80)
 
 
@@ -146,26 +164,27 @@ def test_tf32_is_a_switch(emulator):
         with config.allow_tf32(allowed), config.conv_precision(precision):
             F.conv2d(x, w).sum().backward()
         for entry in ENTRIES.values():
-            assert (entry in emulator.launched) == expected
+            assert (f"{entry}_tensor" in emulator.launched) == expected
 
 
 def test_tiles_are_chosen_by_what_there_is_to_do(emulator):
     emulator.multiprocessors = 100
-    choose = lambda *arguments: conv_tensor.choose(emulator, *arguments)
-    assert choose(128 * 100, 128, 1, False) is conv_tensor.WIDE
-    assert choose(128 * 99, 128, 1, False) is conv_tensor.SMALL, "a processor would be idle"
-    assert choose(128 * 100, 128, 1, True) is conv_tensor.NARROW
-    assert choose(128 * 100, 64, 1, False) is conv_tensor.SMALL, "half of the columns would be nothing"
-    assert choose(128 * 100, 192, 1, False) is conv_tensor.WIDE
-    assert choose(64, 128 * 100, 1, False) is conv_tensor.SMALL
-    assert choose(128, 128, 1, False, 100) is conv_tensor.WIDE, "parts are blocks too"
+    small, wide, narrow = conv_products.TENSOR
+    choose = lambda *arguments: conv_products.choose(emulator, conv_products.TENSOR, *arguments)
+    assert choose(128 * 100, 128, 1, False) is wide
+    assert choose(128 * 99, 128, 1, False) is small, "a processor would be idle"
+    assert choose(128 * 100, 128, 1, True) is narrow
+    assert choose(128 * 100, 64, 1, False) is small, "half of the columns would be nothing"
+    assert choose(128 * 100, 192, 1, False) is wide
+    assert choose(64, 128 * 100, 1, False) is small
+    assert choose(128, 128, 1, False, 100) is wide, "parts are blocks too"
 
 
 def test_much_shared_memory_is_asked_for(emulator, monkeypatch):
     """A GPU refuses a launch with more than 48 KB that the kernel was not told of."""
     made, function = [], emulator.function
     monkeypatch.setattr(emulator, "function", lambda *arguments: made.append(function(*arguments)) or made[-1])
-    for name, expected in (("wide", [None, conv_tensor.WIDE.shared]), ("several tiles", [None, None])):
+    for name, expected in (("wide", [None, conv_products.TENSOR.wide.shared]), ("several tiles", [None, None])):
         made.clear()
         variants("conv2d", "emu")["tensor"](*operands(SHAPES[name][0], "float16")["conv2d"])
         assert [getattr(kernel, "max_dynamic_shared_size_bytes", None) for kernel in made] == expected
@@ -213,16 +232,17 @@ def test_fragments_are_where_the_manual_says(dtype):
 BUGS = {
     "BUG_NO_BARRIER_AFTER_COPY": ("conv2d", "float16"),
     "BUG_WAIT_FOR_ONE_TOO_FEW": ("conv2d", "float32"),
-    "BUG_FRAGMENTS_OUT_OF_ORDER": ("conv2d_weight_grad", "float32"),
+    "BUG_FRAGMENTS_OUT_OF_ORDER": ("conv2d_weight_grad", "tf32"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("bug", BUGS)
 def test_a_planted_bug_shows(bug, emulator):
-    verb, dtype = BUGS[bug]
+    verb, kind = BUGS[bug]
+    variant, dtype = UNITS[kind]
     arguments = operands(SHAPES["several tiles"][0], dtype)[verb]
     expected, wrong = exact(verb, arguments), []
     emulator.options = (bug,)
     for emulator.schedule in SCHEDULES:
-        wrong.append(not error(variants(verb, "emu")["tensor"](*arguments), expected) < LIMIT[dtype])  # NaN is wrong too
+        wrong.append(not error(variants(verb, "emu")[variant](*arguments), expected) < LIMIT[kind])  # NaN is wrong too
     assert any(wrong)

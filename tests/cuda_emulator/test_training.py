@@ -40,4 +40,4 @@ def test_the_losses_of_a_training(optimizer, schedule, emulator):
     # Rounding differences of 1e-7 grow with every update; after twenty they are still far below what a wrong gradient does.
     np.testing.assert_allclose(there, here, rtol=2e-3)
     assert here[-1] < 0.6 * here[0]
-    assert {"conv", "conv_weight_grad", "max_pool_grad", "dropout", "softmax_cross_entropy_grad"} <= emulator.launched
+    assert {"conv_fma", "conv_weight_grad_fma", "max_pool_grad", "dropout", "softmax_cross_entropy_grad"} <= emulator.launched

@@ -1,10 +1,10 @@
-// conv_tensor.cuh - convolution and its gradients as products on tensor cores, for any shape of tile.
+// conv_products.cuh - convolution and its gradients as products of tiles of any shape, on tensor cores or on the ordinary units.
 //
 // Forward and input gradient are one problem.  A row of the product is a pixel that is written, a column a channel that is written, and
 // the inner index runs over taps and the channels that are read.  The input gradient of a convolution with strides is sh * sw such
 // problems: pixels (h, w) with the same (h % sh, w % sw) meet the same taps, every sh-th or so, and no product with a zero is made.
 #pragma once
-#include "tensor_tile.cuh"
+#include "pipeline.cuh"
 
 // One axis of a problem: output pixel i reads input pixel i * step + start + t * tap at its t-th tap, which is the filter's first + t * next.
 struct Axis { int size, out, step, start, tap, taps, first, next; };
@@ -108,11 +108,11 @@ __device__ __forceinline__ void convolve(unsigned char* shared, const T* x, cons
     Taps taps(begin * DEPTH + Mine::column(), inner, v.taps, h.taps);
     Windows<Shape> windows(x, m0, pixels, v, h, x_channels, taps);
     Filters<Shape> filters(w, n0, outer, kernel_rows, kernel_columns, v, h, taps);
-    tensor_tile<Shape, false>(shared, end - begin, windows, filters, [&](int m, int n, float first, float second) {
+    tile_product<false, Shape>(typename Shape::Units(), shared, end - begin, windows, filters, [&](int m, int n, float first, float second, int there) {
         const int p = m0 + m, o = n0 + n;
         if (p >= pixels || o >= outer) return;
         const Index at = pixel_at(p) + o;
-        const bool two = o + 1 < outer;
+        const bool two = there == 2 && o + 1 < outer;
         if (partial) { store_two(partial + at, first, second, two); return; }
         if (b) { first += float(b[o]); second += two ? float(b[o + 1]) : 0.f; }
         if (relu) { first = first < 0.f ? 0.f : first; second = second < 0.f ? 0.f : second; }
@@ -192,9 +192,10 @@ __device__ __forceinline__ void weight_grad(unsigned char* shared, const T* gy, 
     const int m0 = blockIdx.x * Shape::M, n0 = blockIdx.y * Shape::N, K = v.taps * h.taps * Cg;
     Gradients<Shape> gradients(gy, m0, Og, begin, pixels, O);
     Inputs<Shape> inputs(x, n0, begin, pixels, v, h, C, Cg);
-    tensor_tile<Shape, true>(shared, (pixels + DEPTH - 1) / DEPTH, gradients, inputs, [&](int m, int n, float first, float second) {
-        if (m0 + m < Og && n0 + n < K) store_two(out + (Index)(m0 + m) * K + n0 + n, first, second, n0 + n + 1 < K);
-    });
+    tile_product<true, Shape>(typename Shape::Units(), shared, (pixels + DEPTH - 1) / DEPTH, gradients, inputs,
+        [&](int m, int n, float first, float second, int there) {
+            if (m0 + m < Og && n0 + n < K) store_two(out + (Index)(m0 + m) * K + n0 + n, first, second, there == 2 && n0 + n + 1 < K);
+        });
 }
 
 // ---- the bodies of the kernels -----------------------------------------------------------------------------------------
