@@ -78,7 +78,7 @@ class CupyGpu:
         return int(self.xp.cuda.Device().compute_capability)
 
     def function(self, file: str, entry: str, defines: tuple[str, ...]) -> Callable[..., None]:
-        return self._module(file, f"sm_{self.capability}", defines).get_function(entry)
+        return self._function(file, entry, f"sm_{self.capability}", defines)
 
     def address(self, array: Array) -> int:
         return int(array.data.ptr)
@@ -104,6 +104,11 @@ class CupyGpu:
             return self.xp.empty(size, self.xp.uint8)
 
     @functools.cache  # noqa: B019 - there is one, for the whole process
+    def _function(self, file: str, entry: str, arch: str, defines: tuple[str, ...]) -> Any:
+        """The kernel, which loads itself on each device of that architecture."""
+        return self._module(file, arch, defines).get_function(entry)
+
+    @functools.cache  # noqa: B019 - see above
     def _module(self, file: str, arch: str, defines: tuple[str, ...]) -> Any:
         from minidl.kernels.cuda.loader import compile_cubin
 
