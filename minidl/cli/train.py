@@ -13,7 +13,7 @@ import click
 
 from minidl.cli.app import cli, debug_option, key_values, print_table, root_option
 from minidl.errors import ConfigError, MinidlError
-from minidl.train.config import AUGMENTS, BORDERS, FLIPS, OPTIMIZERS, SCHEDULES
+from minidl.train.config import AUGMENTS, BORDERS, FLIPS, OPTIMIZERS, PRECISIONS, SCHEDULES
 
 
 def _numbers(ctx: click.Context, parameter: click.Parameter, value: str | None) -> list[int] | None:
@@ -61,6 +61,7 @@ def _numbers(ctx: click.Context, parameter: click.Parameter, value: str | None) 
 @click.option("--border", type=click.Choice(BORDERS), help="What comes in at their border.")
 @click.option("--flip", type=click.Choice(FLIPS), help="How they are mirrored, where they are.")
 @click.option("--clip-norm", type=float, help="Largest norm of the gradient.")
+@click.option("--precision", type=click.Choice(PRECISIONS), help="Of products, in training; the others are for GPUs.  [default: float32]")
 @click.option("--lookahead", type=float, metavar="SHARE", help="Set the weights back to a slow average, which keeps this share.")
 @click.option("--ema", type=float, metavar="DECAY", help="Test and save a moving average of the weights.")
 @click.option("--tta", metavar="KIND", help="Views for one more test at the end: none, flip, shift or ten-crop.")

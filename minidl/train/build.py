@@ -11,6 +11,7 @@ from typing import Any
 import minidl
 from minidl import data, models, optim
 from minidl.backend import get_backend
+from minidl.backend.dtypes import dtype_of
 from minidl.data import transforms
 from minidl.errors import ConfigError
 from minidl.nn import Module
@@ -35,8 +36,9 @@ def build(config: TrainConfig, folder: RunFolder | None = None, reporter: Quiet 
     net and not augmented: it may set weights from them (whitening, scales) and freeze some, but draws no random numbers.  What
     it sets is part of its state dict, so finished models and checkpoints need no images.
     """
-    models.model_info(config.model)  # before anything that takes time: is there such a net, such a device?
+    models.model_info(config.model)  # before anything that takes time: is there such a net, such a device, such a dtype?
     get_backend(config.device)
+    dtype_of(config.precision)  # bfloat16 needs a package
     minidl.manual_seed(config.seed)
     with warned(reporter or Quiet()):
         train_set, test_set = datasets(config)
@@ -88,6 +90,7 @@ def build(config: TrainConfig, folder: RunFolder | None = None, reporter: Quiet 
         lookahead=optim.Lookahead(model, total, config.lookahead) if config.lookahead else None,
         ema=optim.EMA(model, config.ema) if config.ema else None,
         clip_norm=config.clip_norm,
+        precision=config.precision,
         val_every=config.val_every,
         tta=views.kind,
         tta_loader=data.DataLoader(test_set, tta_batch, transform=views) if views.kind.count > 1 else None,  # type: ignore[arg-type]

@@ -15,6 +15,7 @@ SCHEDULES = ("constant", "cosine", "step", "onecycle", "triangle", "plateau")
 AUGMENTS = ("auto", "none", "shift", "flip", "standard", "strong")
 FLIPS = ("random", "alternating")
 BORDERS = ("zero", "reflect")
+PRECISIONS = ("float32", "bfloat16", "float16")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +46,8 @@ class TrainConfig:
             strong (standard and cutout); auto: what suits the data.  ``shift``: so many pixels instead; ``border``: black
             ("zero") or mirrored ("reflect") pixels come in; ``flip``: "random", or "alternating" from epoch to epoch.
         clip_norm: largest norm of the gradient; None: no clipping.
+        precision: one of :data:`PRECISIONS`, in which the products of an update are computed; weights and tests are float32
+            in any case.  float16 scales the loss.  See docs/mixed-precision.md.
         lookahead: how much of their slow average the weights keep when, every 5 updates, they are set back to it; the
             share at the end of the run, to which it rises.  None: never.  See :class:`minidl.optim.Lookahead`.
         ema: decay of the moving average of the weights that is tested and saved; None: the weights themselves.
@@ -90,6 +93,7 @@ class TrainConfig:
     border: str = "zero"
     flip: str = "random"
     clip_norm: float | None = None
+    precision: str = "float32"
     lookahead: float | None = None
     ema: float | None = None
     tta: str = "none"
@@ -110,7 +114,8 @@ class TrainConfig:
         for name in ("nesterov", "skip_unreadable", "drop_last", "decay_biases", "decoupled", "train_error"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"{name}: expected true or false, got {getattr(self, name)!r}")
-        kinds = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES, "augment": AUGMENTS, "border": BORDERS, "flip": FLIPS}
+        kinds = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES, "augment": AUGMENTS, "border": BORDERS, "flip": FLIPS,
+                 "precision": PRECISIONS}  # fmt: skip
         for name, choices in kinds.items():
             check_choice(name, getattr(self, name), choices)
         Views.parse(self.tta)

@@ -1,7 +1,7 @@
 """The training loop: steps, epochs, tests, checkpoints, and stopping well.
 
 A run that is killed at any moment and resumed ends with the same weights, bit for bit, as one that was not: a
-checkpoint holds the model, the optimiser, the schedule, the moving average, the loader's place in the epoch, the random
+checkpoint holds the model, the optimiser, the scale of the loss, the schedule, the moving average, the loader's place in the epoch, the random
 state, and the running sums of the metrics.  (On a CPU, with the same number of threads.)
 """
 
@@ -22,12 +22,14 @@ from typing import Any
 
 import minidl
 from minidl.cuda.memory import likely_batch
+from minidl.amp import GradScaler, autocast
 from minidl.errors import CheckpointError, ConfigError, NumericsError, OutOfMemoryError
 from minidl.nn import Module
 from minidl.nn import functional as F
 from minidl.nn.utils import clip_grad_norm_
 from minidl.tensor import Tensor
 from minidl.train import numerics
+from minidl.train.config import PRECISIONS, check_choice
 from minidl.train.evaluate import Evaluation, evaluate
 from minidl.train.metrics import Accuracy, Average
 from minidl.train.progress import Quiet
@@ -35,6 +37,7 @@ from minidl.train.record import BEST, MODEL, RunFolder
 from minidl.train.views import Views
 from minidl.train.weights import ModelCard, save_model
 
+SMALLEST_SCALE = 2.0**-10  # of a float16 loss; gradients that overflow even so are infinite for another reason
 LOG_EVERY = 10  # steps between two records of the training loss
 
 
@@ -71,6 +74,8 @@ class Trainer:
         lookahead: a :class:`minidl.optim.Lookahead` of the model, updated after every update of the weights.
         ema: a :class:`minidl.optim.EMA` of the model; its weights are then the ones tested and saved.
         clip_norm: largest norm of the whole gradient.
+        precision: "float32"; or "bfloat16" or "float16", in which the products of an update are then computed
+            (:class:`minidl.autocast`), the latter with a scaled loss.  Weights stay float32, and tests are in float32.
         val_every: test after every so many epochs, and after the last.
         tta_loader: batches of (images (n, views, C, H, W), labels) for one more test at the end, in which the probabilities of
             the views ``tta`` of each image are averaged.
@@ -100,6 +105,7 @@ class Trainer:
         lookahead: Any = None,
         ema: Any = None,
         clip_norm: float | None = None,
+        precision: str = "float32",
         val_every: int = 1,
         tta: Views | str | int = "none",
         tta_loader: Any = None,
@@ -118,6 +124,9 @@ class Trainer:
         for name, amount in {"clip_norm": clip_norm, "checkpoint_seconds": checkpoint_seconds}.items():
             if amount is not None and not amount > 0:
                 raise ConfigError(f"Trainer: {name} must be above 0, got {amount!r}")
+        check_choice("Trainer: precision", precision, PRECISIONS)
+        self.precision = precision
+        self.scaler = GradScaler() if precision == "float16" else None
         self.model, self.optimizer, self.loss = model, optimizer, loss
         self.train_loader, self.test_loader = train_loader, test_loader
         self.epochs, self.max_steps, self.val_every = epochs, max_steps, val_every
@@ -242,18 +251,24 @@ class Trainer:
 
     def _update(self, x: Tensor, target: Tensor) -> None:
         random_state = minidl.get_rng_state()
-        scores = self.model(x)
-        loss = self.loss(scores, target)
+        with self._casting():
+            scores = self.model(x)
+            loss = self.loss(scores, target)
         value = loss.item()
         if not math.isfinite(value):
             minidl.set_rng_state(random_state)
             self._stop_for_numerics(value, x, target)
         self.optimizer.zero_grad()
-        loss.backward()
+        (loss if self.scaler is None else self.scaler.scale(loss)).backward()
         if self.clip_norm is not None:
+            if self.scaler is not None:
+                self.scaler.unscale_(self.optimizer)
             clip_grad_norm_(self.model.parameters(), self.clip_norm)
         self.last_lr = self.lr
-        self.optimizer.step()
+        if self.scaler is None:
+            self.optimizer.step()
+        else:
+            self._scaled_step(self.scaler)
         if self.schedule is not None:
             self.schedule.step()
         if self.lookahead is not None:
@@ -262,10 +277,24 @@ class Trainer:
             self.ema.update()
         self.step += 1
         self.running_loss.update(value, len(target))
-        self.running_accuracy.update_scores(scores.detach().cpu().numpy(), target.cpu().numpy())
+        self.running_accuracy.update_scores(scores.detach().float().cpu().numpy(), target.cpu().numpy())
         self.reporter.advance(len(target), self.running_loss.value, self.running_accuracy.value)
         if self.step % LOG_EVERY == 0:
             self._log(kind="step", step=self.step, epoch=self.epoch + 1, loss=value, lr=self.last_lr)
+
+    def _casting(self) -> contextlib.AbstractContextManager[Any]:
+        """A block whose products are computed in the run's precision."""
+        return contextlib.nullcontext() if self.precision == "float32" else autocast(self.precision)
+
+    def _scaled_step(self, scaler: GradScaler) -> None:
+        """An update from gradients of a scaled loss; none, and a smaller scale, where one overflowed."""
+        scaler.step(self.optimizer)
+        scaler.update()
+        if scaler.get_scale() < SMALLEST_SCALE:
+            raise NumericsError(
+                f"step {self.step + 1}: a gradient is infinite or NaN at every scale of the loss down to {scaler.get_scale():.1e}: "
+                f"lower the learning rate (now {self.lr:.3g}), or train in bfloat16 or float32{self._last_good()}"
+            )
 
     @property
     def lr(self) -> float:
@@ -378,7 +407,7 @@ class Trainer:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that decides how the run goes on: a tree for :mod:`minidl.io.checkpoint`."""
-        parts = {name: getattr(self, name) for name in ("optimizer", "schedule", "plateau", "lookahead", "ema")}
+        parts = {name: getattr(self, name) for name in ("optimizer", "scaler", "schedule", "plateau", "lookahead", "ema")}
         return {
             "step": self.step,
             "epoch": self.epoch,
@@ -474,7 +503,8 @@ class Trainer:
             )
 
     def _stop_for_numerics(self, value: float, images: Tensor, labels: Tensor) -> None:
-        reason = numerics.explain(self.model, self.loss, images, labels, self.lr)
+        with self._casting():
+            reason = numerics.explain(self.model, self.loss, images, labels, self.lr)
         raise NumericsError(f"step {self.step + 1}: the loss is {value}: {reason}{self._last_good()}")
 
     def _last_good(self) -> str:
