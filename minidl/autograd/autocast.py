@@ -187,7 +187,7 @@ class autocast(_Mode):
         found = dtype_of(dtype)
         if found is None or found.name not in ("bfloat16", "float16"):
             raise DTypeError(f"autocast: found {getattr(found, 'name', dtype)!r}; it computes in 'bfloat16' or 'float16'; leave "
-                             "autocast out for float32")
+                             "autocast out for float32, and use minidl.amp.autocast for a device as PyTorch's first argument")
         self.dtype = found
         self.enabled = bool(enabled)
         self._entered: list[Token[Any]] = []

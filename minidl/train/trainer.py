@@ -22,7 +22,7 @@ from typing import Any
 
 import minidl
 from minidl.cuda.memory import likely_batch
-from minidl.amp import GradScaler, autocast
+from minidl.amp import GradScaler
 from minidl.errors import CheckpointError, ConfigError, NumericsError, OutOfMemoryError
 from minidl.nn import Module
 from minidl.nn import functional as F
@@ -284,7 +284,7 @@ class Trainer:
 
     def _casting(self) -> contextlib.AbstractContextManager[Any]:
         """A block whose products are computed in the run's precision."""
-        return contextlib.nullcontext() if self.precision == "float32" else autocast(self.precision)
+        return contextlib.nullcontext() if self.precision == "float32" else minidl.autocast(self.precision)
 
     def _scaled_step(self, scaler: GradScaler) -> None:
         """An update from gradients of a scaled loss; none, and a smaller scale, where one overflowed."""
