@@ -4,7 +4,8 @@ import pytest
 from minidl.backend import select
 from minidl.backend.emu import Emu
 from minidl.kernels.cuda import launch
-from tests.cuda_emulator.emulator import COMPILER, Emulator
+from tests.cuda_emulator.emulator import COMPILER
+from tests.cuda_emulator.races import emulator as make_emulator
 
 
 @pytest.fixture
@@ -14,7 +15,7 @@ def emulator(monkeypatch):
         pytest.skip("the CUDA emulator needs g++")
     monkeypatch.setattr(launch, "_gpus", dict(launch._gpus))
     monkeypatch.setattr(select, "_others", dict(select._others))
-    gpu = Emulator()
+    gpu = make_emulator()
     launch.attach(gpu)
     select.register_backend(Emu())
     return gpu

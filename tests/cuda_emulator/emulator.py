@@ -50,6 +50,7 @@ class Emulator:
     threads = 256
     multiprocessors = 2                              # few blocks: the grid-stride loops go round more than once
     device = stream = 0
+    ever_launched: set[tuple[str, str, str]] = set()  # file, kernel and VALUE=type, of all emulators of the process
 
     def __init__(self, schedule: str = "forward", sanitize: str = "", options: tuple[str, ...] = (), blocks_race: bool = False,
                  folder: Path = KERNELS, seed: int = 1):  # fmt: skip
@@ -59,6 +60,7 @@ class Emulator:
         self.blas = Blas()
 
     def function(self, file: str, entry: str, defines: tuple[str, ...]):
+        self.ever_launched.add((file, entry, defines[0]))
         library = load(self.folder / file, (*defines, *self.options), self.sanitize)
         return functools.partial(self._call, library, entry)
 

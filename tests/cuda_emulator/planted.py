@@ -12,6 +12,7 @@ from minidl.kernels import variants
 from minidl.kernels.cuda.launch import attach
 from minidl.ops.geometry import conv2d_geometry, pool2d_geometry
 from tests.cuda_emulator.emulator import Emulator
+from tests.cuda_emulator.races import Racing
 
 FOLDER = Path(__file__).parent / "kernels"
 DEFINES = ("VALUE=float", "ACCUMULATE=float")
@@ -19,7 +20,7 @@ DEFINES = ("VALUE=float", "ACCUMULATE=float")
 
 def launch(kernel: str, wrong: bool, sanitize: str = "", schedule: str = "forward") -> np.ndarray:
     """What ``kernel`` leaves in an array of 64 numbers."""
-    emulator = Emulator(schedule, sanitize, folder=FOLDER, blocks_race=kernel == "race_between_blocks")
+    emulator = Emulator(schedule, sanitize, folder=FOLDER, blocks_race=True)
     x, y = np.arange(64, dtype=np.float32), np.zeros(64, np.int32 if kernel == "count" else np.float32)
     threads = 32 if kernel in ("shuffle_mask", "half_warp", "misaligned") else 64
     blocks = 2 if kernel == "race_between_blocks" else 1
@@ -31,7 +32,7 @@ def launch(kernel: str, wrong: bool, sanitize: str = "", schedule: str = "forwar
 
 def launch_verb(verb: str, variant: str, sanitize: str, *macros: str) -> None:
     """A variant of conv2d or max_pool2d_grad on small shapes that are no multiple of anything."""
-    attach(Emulator("forward", sanitize, macros))
+    attach(Racing(options=macros) if sanitize == "thread" else Emulator("forward", sanitize, macros))
     x = np.random.default_rng(0).standard_normal((2, 3, 7, 9)).astype(np.float32)
     if verb == "conv2d":
         w = x[:1, :, :3, :3].repeat(7, 0)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 LIBRARIES = {"address": "libasan.so", "thread": "libtsan.so"}
-ENVIRONMENT = "MINIDL_EMULATOR_SANITIZE"             # read by tests/kernels/conftest.py
+ENVIRONMENT = "MINIDL_EMULATOR_SANITIZE"             # read by races.py
 
 
 def library(sanitizers: str) -> str | None:
@@ -36,6 +36,8 @@ def run(sanitizers: str, arguments: list[str], **options) -> subprocess.Complete
         "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1",
         "TSAN_OPTIONS": "halt_on_error=1:report_signal_unsafe=0:history_size=4",
         "OPENBLAS_NUM_THREADS": "1",
+        # A report ends the process, and with it what pytest holds back of the standard error.
+        "PYTEST_ADDOPTS": "--capture=sys",
     }  # fmt: skip
     # GCC 12's TSan finds its shadow memory taken when addresses are randomised over many bits.
     plain = ["setarch", os.uname().machine, "-R"] if "thread" in sanitizers and shutil.which("setarch") else []

@@ -1,6 +1,4 @@
 """``--device emu`` tests the CUDA kernels on the emulator (``--schedule``), ``--device cuda`` on a GPU, by the same tests."""
-import os
-
 import pytest
 
 from minidl.kernels.cuda.launch import attach
@@ -10,14 +8,15 @@ from tests.kernels import cases
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--device", default="cpu", choices=("cpu", "emu", "cuda"), help="whose kernels tests/kernels looks at")
     parser.addoption("--schedule", default="forward", choices=("forward", "reverse", "random"), help="of the CUDA emulator")
+    parser.addoption("--every-kernel", action="store_true", help="with --device emu: fail if a CUDA kernel was never launched")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     cases.device = config.getoption("--device")
     if cases.device == "emu":
-        from tests.cuda_emulator.emulator import Emulator
+        from tests.cuda_emulator.races import emulator
 
-        attach(Emulator(config.getoption("--schedule"), os.environ.get("MINIDL_EMULATOR_SANITIZE", "")))
+        attach(emulator(config.getoption("--schedule")))
     elif cases.device == "cuda":
         import cupy
 
@@ -35,3 +34,23 @@ def poison(cupy):
         return memory
 
     cupy.cuda.set_allocator(allocate)
+
+
+def unseen(config: pytest.Config) -> dict[str, list[str]]:
+    """What ``--every-kernel`` complains of."""
+    if not config.getoption("--every-kernel"):
+        return {}
+    from tests.cuda_emulator.every_kernel import never_launched, never_watched
+
+    found = {"never launched by a test": never_launched(), "under TSan, never launched with few threads": never_watched()}
+    return {what: kernels for what, kernels in found.items() if kernels}
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if unseen(session.config):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    for what, kernels in unseen(config).items():
+        terminalreporter.write_line(f"CUDA kernels {what}: {', '.join(kernels)}", red=True)
