@@ -61,12 +61,12 @@ def test_resume_is_bit_identical(tmp_path, precision):
     second = one(with_folder)
     path = second.resume()
     assert path is not None and second.step == 7
+    saved = checkpoint.load(path)["parts"].get("scaler")
     second.fit()
     with_folder.close()
     assert same(weights(whole), weights(second))
     if precision == "float16":
-        saved = checkpoint.load(path)["parts"]["scaler"]
-        assert saved["scale"] == 2.0**19 and saved["_growth_tracker"] == 1, "grown thrice in seven updates, halved never"
+        assert saved["scale"] != 2.0**16, "as at the beginning: then nothing is tested"
         assert whole.scaler.state_dict() == second.scaler.state_dict()
 
 
