@@ -1,5 +1,6 @@
 """The device suite on the emulator: every part runs, results survive, what is wrong is named; and its parts one by one."""
 
+import dataclasses
 import json
 import math
 import os
@@ -24,6 +25,8 @@ from minidl.backend import select
 from minidl.inspect import kernel_samples
 from minidl.inspect.kernel_samples import Sample
 from minidl.kernels.cuda import launch
+from tests.fake_cupy import fake_cupy, installer
+from tests.fake_graph import with_capture
 
 EVER = 1e5
 
@@ -401,6 +404,21 @@ def test_our_best_is_compared_with_their_best():
     assert alone["ratio"] is alone["reference"] is None and alone["images"] == 1
 
 
+@pytest.mark.parametrize(("precision", "what"), [("float32", steps.STEP), ("float32", steps.IMAGE), ("bfloat16", steps.STEP)])
+def test_ours_and_its_graph_where_cupy_is_stood_in_for(precision, what, monkeypatch, tmp_path):
+    """What the emulator's device cannot show: a backend of CuPy's arrays, and a captured step."""
+    if precision == "bfloat16":
+        pytest.importorskip("ml_dtypes", reason="bfloat16 needs ml_dtypes")
+    net = dataclasses.replace(steps.NETS[0], batch=2)
+    for put in installer(monkeypatch, tmp_path):
+        with_capture(put(fake_cupy(count=1)), monkeypatch)
+        suite = Suite(Nothing(), Store(tmp_path / "out", "cuda", True), True)
+        entry = steps.race(suite, net, precision, what, (steps.OURS, steps.OURS_GRAPH), Deadline(EVER))
+    assert list(entry["timings"]) == ["minidl", "minidl graph"] and not entry["missing"]
+    agreed = list(entry["agreed"].values())
+    assert agreed[0] == agreed[1]
+
+
 def test_every_net_is_there():
     names = {task.case for task in steps.tasks(Suite(Nothing(), None, False))}
     for name in ("lenet5 128", "resnet20 128", "resnet20 512", "alexnet 128", "resnet18 128", "resnet50 64"):
@@ -435,33 +453,50 @@ def test_pytorchs_switches_are_put_back():
 # Tests and sanitizers
 
 
-def test_outcomes_are_kept_whatever_happens(monkeypatch, suite, tmp_path):
-    """A file with tests that pass, fail, skip, end the process and break the GPU; and one that is out of time."""
+@pytest.fixture
+def test_file(monkeypatch, suite, tmp_path):
+    """``write(text)`` makes a file of tests, and gives what runs it."""
+    monkeypatch.setattr(testing, "ROOT", tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
     (tmp_path / "conftest.py").write_text("def pytest_addoption(parser): parser.addoption('--device')\n", encoding="utf-8")
-    (tmp_path / "test_it.py").write_text(textwrap.dedent("""
-        import os, time, pytest
+
+    def write(text):
+        (tmp_path / "test_it.py").write_text(textwrap.dedent(text), encoding="utf-8")
+        return testing.tests_of(suite, "test_it.py")
+
+    return write
+
+
+def counts(entry):
+    return [entry[name] for name in ("passed", "failed", "skipped", "crashed")]
+
+
+def test_outcomes_are_kept_whatever_happens(test_file):
+    """Tests that pass, fail, are skipped, end the process and break the GPU."""
+    found = test_file("""
+        import os, pytest
         def test_a(): pass
         def test_b(): assert 1 + 1 == 3, "sums are off"
         def test_c(): pytest.skip("not today")
         def test_d(): os._exit(11)
         def test_e(): raise RuntimeError("cudaErrorIllegalAddress: an illegal memory access was encountered")
         def test_f(): pass
-        def test_g(): time.sleep(float(os.environ["SLEEP"]))
-    """), encoding="utf-8")
-    monkeypatch.setattr(testing, "ROOT", tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    monkeypatch.setenv("SLEEP", "60")
-    run = testing.tests_of(suite, "test_it.py")
-    with pytest.raises(Unfinished) as caught:
-        run(Deadline(12))
-    assert [caught.value.entry[name] for name in ("passed", "failed", "skipped", "crashed")] == [2, 2, 1, 1]
-    monkeypatch.setenv("SLEEP", "0")
-    found = run(Deadline(60))
-    assert [found[name] for name in ("passed", "failed", "skipped", "crashed")] == [3, 2, 1, 1]
+    """)(Deadline(120))
+    assert counts(found) == [2, 2, 1, 1]
     said = {bad["id"]: (bad["outcome"], "\n".join(bad["lines"])) for bad in found["bad"]}
     assert "sums are off" in said["test_it.py::test_b"][1] and said["test_it.py::test_d"] == ("crashed", "")
-    with pytest.raises(RuntimeError, match="pytest ended with status 4"):
-        testing.tests_of(suite, "test_that.py")(Deadline(60))
+
+
+def test_a_file_that_is_out_of_time_goes_on_later(test_file):
+    with pytest.raises(Unfinished) as caught:
+        test_file("import time\ndef test_a(): time.sleep(60)\ndef test_b(): pass")(Deadline(0))
+    assert counts(caught.value.entry) == [0, 0, 0, 0]
+    assert counts(test_file("def test_a(): pass\ndef test_b(): pass")(Deadline(120))) == [2, 0, 0, 0]
+
+
+def test_a_file_that_cannot_be_read_has_failed(test_file):
+    with pytest.raises(RuntimeError, match="(?s)pytest ended with status 2: .*No module named 'nothing'"):
+        test_file("import nothing")(Deadline(120))
 
 
 def test_a_test_that_hangs_is_not_tried_for_ever(tmp_path):
