@@ -120,7 +120,7 @@ class GradScaler:
         for p in params:
             F, g = p.F, p.grad.data
             flags.append((F, F.all(F.isfinite(g))))
-            p.grad = Tensor(F.mul(g, F.scalar(1.0 / self._scale, g.dtype)), F)
+            p.grad = Tensor(F.mul(g, 1.0 / self._scale), F)
         self._found[optimizer] = flags
 
     def step(self, optimizer: Any, closure: Callable[[], Any] | None = None) -> Any:

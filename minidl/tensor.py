@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from minidl.autograd.node import Leaf, Retain
+from minidl.backend.dtypes import is_known
 from minidl.config import grad_mode
 from minidl.errors import DTypeError, GraphError, ShapeError
 
@@ -339,6 +340,7 @@ class Handle:
 def _rebuild(kind: type[Tensor], array: Any, device: str, requires_grad: bool) -> Tensor:
     from minidl.backend import get_backend
     F = get_backend(device)
+    is_known(array.dtype)                            # bfloat16 may be new to this process
     t = kind.__new__(kind)
     t.data, t.F, t.edge = F.asarray(array), F, None
     return t.requires_grad_(requires_grad)
@@ -393,7 +395,7 @@ def as_operand(value: Any, like: Any, verb: str) -> Tensor:
     if isinstance(value, F.xp.generic):              # numpy.float64(2) is as weak as 2.0
         return as_operand(value.item(), like, verb)
     array = F.asarray(value)
-    if array.dtype.kind not in RANK:
+    if not is_known(array.dtype):
         raise TypeError(f"{verb}: expected a Tensor or a number, found {type(value).__name__}")
     return Tensor(array, F)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from minidl.autograd.autocast import is_autocast_enabled, is_castable
 from minidl.autograd.function import Function, tensors
 from minidl.errors import DTypeError, ShapeError
 from minidl.ops.checks import expect_tensors
@@ -85,7 +86,7 @@ def _pair(name: str, a: Any, b: Any) -> tuple[Tensor, Tensor]:
     for t in (a, b):
         if not isinstance(t, Tensor):
             raise TypeError(f"{name}: expected two Tensors, found {type(a).__name__} and {type(b).__name__}")
-    if a.dtype != b.dtype:
+    if a.dtype != b.dtype and not (is_autocast_enabled() and is_castable(a) and is_castable(b)):
         if "b" in (a.dtype.kind, b.dtype.kind):
             raise DTypeError(f"{name}: does not take bool")
         dtype = promote(a.F, a.data, b.data)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 import subprocess
 import sys
 
@@ -172,6 +173,26 @@ def test_a_net_of_bfloat16(tmp_path):
     weight.grad = minidl.ones(1, dtype="bfloat16")
     optim.SGD([weight], lr=0.001).step()
     assert weight.item() == 1.0, "1 - 0.001 is rounded back to 1: this is what float32 parameters are for"
+
+
+def test_another_process_can_compute_with_it():
+    """Pickled tensors and arrays of others are the first of their dtype there."""
+    code = """
+import pickle, sys, minidl
+x = pickle.loads(bytes.fromhex(sys.argv[1]))
+assert (x * 2.0).dtype.name == (minidl.ones(2) * x).dtype.name.replace("float32", "bfloat16") == "bfloat16"
+import ml_dtypes, numpy as np
+"""
+    subprocess.run([sys.executable, "-c", code, pickle.dumps(minidl.ones(2, dtype="bfloat16")).hex()], check=True)
+    code = """
+import minidl, ml_dtypes, numpy as np
+a = np.ones(2, ml_dtypes.bfloat16)
+assert (minidl.from_numpy(a) * 2.5).dtype == (minidl.tensor(a).mean() * 2.5).dtype == a.dtype
+assert (minidl.ones(2) * a).dtype == np.float32
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+    with pytest.raises(TypeError, match="add: expected a Tensor or a number, found ndarray"):
+        minidl.ones(2) + np.zeros(2, [("a", "f4")])
 
 
 def test_infinities():

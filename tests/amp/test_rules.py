@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
@@ -10,6 +12,7 @@ from minidl.amp import RULES
 from minidl.autograd import function as core
 from tests.opdb import OPS, Op, run, wrap
 from tests.ops.test_table import gradients, numbers
+from tests.sources import ROOT
 
 pytest.importorskip("ml_dtypes", reason="bfloat16 needs ml_dtypes")
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
@@ -112,3 +115,13 @@ def test_values_and_gradients(op: Op):
                 assert g.dtype == e.dtype == np.float32
                 scale = max(1.0, np.abs(e.numpy()).max(initial=0))
                 np.testing.assert_allclose(g.numpy() / scale, e.numpy() / scale, **LIMIT, err_msg=str(sample))
+
+
+def test_the_documented_table_is_true():
+    page = ROOT / "docs" / "mixed-precision.md"
+    if not page.is_file():
+        pytest.skip("docs/ is not beside the tests")
+    rows = re.findall(r"^\| (lower|float32|widest) \| ([^|]+) \|", page.read_text(encoding="utf-8"), re.MULTILINE)
+    assert {rule: re.findall(r"`(\w+)`", verbs) for rule, verbs in rows} == {
+        rule: sorted(v for v in RULES if RULES[v] == rule) for rule in ("lower", "float32", "widest")
+    }
