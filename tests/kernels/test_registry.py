@@ -106,7 +106,7 @@ def test_an_unknown_variant_lists_the_variants():
     with pytest.raises(ConfigError, match="'conv2d' has no variant 'fast' on 'cpu'; it has: numba, numpy, reference, vector"):
         with kernels.use(conv2d="fast"):
             pass
-    words = "no kernel has a variant 'fast'; variants: cuda, cupy, naive, numba, numpy, reference, tensor, vector"
+    words = "no kernel has a variant 'fast'; variants: cuda, cupy, depthwise, naive, numba, numpy, pipelined, reference, tensor, vector"
     with pytest.raises(ConfigError, match=words):
         with kernels.use("fast"):
             pass
@@ -114,7 +114,7 @@ def test_an_unknown_variant_lists_the_variants():
 
 
 def test_a_variant_of_another_device_is_not_silently_replaced():
-    words = "no variant 'reference' on 'cuda'; it has: cuda, cupy, naive, numba, tensor"
+    words = "no variant 'reference' on 'cuda'; it has: cuda, cupy, depthwise, naive, numba, pipelined, tensor"
     with kernels.use(conv2d="reference"), pytest.raises(ConfigError, match=words):
         kernels.lookup("conv2d", "cuda")
 
