@@ -167,6 +167,12 @@ def next_best(verb: str, device: str, variant: str) -> Kernel:
     return next(found[name] for name in order[order.index(variant) + 1 if variant in order else 0 :] if name in found)
 
 
+def best_first(verb: str, device: str) -> tuple[str, ...]:
+    """The variants in the order in which they are asked, then those that run when they are asked for by name alone."""
+    found = variants(verb, device)
+    return tuple(dict.fromkeys((*(name for name in _ORDER.get(device, ()) if name in found), *found)))
+
+
 def _load(family: str) -> None:
     if family in _loaded:
         return

@@ -41,6 +41,8 @@ def list_(as_json: bool) -> None:
     )
     if not why["vector"]:
         click.echo(f"vector kernels use {_isa()}; what they do not take (kernels/cpu/dispatch.py), numpy computes")
+    if not why["cuda"]:
+        click.echo("on cuda, what a variant does not take goes to the next in the list")
     for what, reason in why.items():
         if reason:
             click.echo(f"no {what} kernels here: {reason}")

@@ -13,13 +13,14 @@ import minidl
 from minidl import kernels
 from minidl.errors import ConfigError
 from minidl.kernels import KernelSpec
+from minidl.kernels.registry import best_first
 
 DEVICES = ("cpu", "cuda")
 VECTOR = "vector"
 
 
 class Row(NamedTuple):
-    """A verb on a device: its variants, best first, and the one that runs here (None: none can)."""
+    """A verb on a device: its variants, best first, and the one that is asked first here (None: none can run)."""
 
     verb: str
     device: str
@@ -57,7 +58,7 @@ def rows() -> list[Row]:
                     chosen = None
                 elif device == "cpu" and chosen == VECTOR and no_vector:
                     chosen = "numpy"  # to which it hands over
-                found.append(Row(verb, device, tuple(known), chosen))
+                found.append(Row(verb, device, best_first(verb, device), chosen))
     return found
 
 
