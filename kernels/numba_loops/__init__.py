@@ -64,7 +64,7 @@ class Variant:
         except ImportError as error:
             raise ConfigError(
                 f"kernel {self.verb!r}: variant {NAME!r} needs Numba, which does not work here ({error}); {self.install}, or "
-                f"choose another of {', '.join(name for name in variants(self.verb, self.device) if name != NAME)}"
+                f"choose another of {', '.join(sorted(variants(self.verb, self.device).keys() - {NAME}))}"
             ) from error
         return getattr(module, self.verb)
 

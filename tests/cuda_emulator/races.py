@@ -1,8 +1,8 @@
 """The emulator for a run under TSan, which looks at a few small launches of every kernel.
 
-TSan needs a thread of its own for each CUDA thread, and a millisecond to make it.  So a kernel is watched the first times that it is
-launched with few threads; all other launches run in the ordinary build.  The tests that compare every kernel with its oracle are
-what launches them: a new kernel is watched by being tested.
+TSan needs a thread of its own for each CUDA thread, and a millisecond to make it.  So a kernel is watched the first times that it
+is launched with few threads; all other launches run in the ordinary build.  The tests that compare every kernel with its oracle
+are what launches them: a new kernel is watched by being tested.
 
     python -m tests.cuda_emulator.sanitized thread -m pytest tests/kernels tests/cuda_emulator --device emu --every-kernel
 """
@@ -15,7 +15,7 @@ from tests.cuda_emulator.emulator import Emulator, load
 from tests.cuda_emulator.sanitized import ENVIRONMENT
 
 TIMES = 3                                            # that a kernel is watched
-FEW, MOST = 1024, 8192                               # threads of a launch that is watched; of the first, if there is no smaller one
+FEW, MOST = 1024, 8192                               # threads of a launch that is watched, and of the first one
 
 
 class Racing(Emulator):

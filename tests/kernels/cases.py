@@ -1,5 +1,8 @@
 """What the kernel tests share: memory layouts, comparison under a contract, and running every variant of a verb."""
+import os
+
 import numpy as np
+from hypothesis import settings
 from hypothesis import strategies as st
 
 from minidl.kernels import lookup, spec, variants
@@ -11,14 +14,29 @@ dtypes = st.sampled_from(FLOATS)
 layouts = st.sampled_from(LAYOUTS)
 seeds = st.integers(0, 2**32 - 1)
 
-device = "cpu"  # whose kernels are tested: pytest --device emu, --device cuda
+device = "cpu"  # whose kernels are tested: pytest --device emu, --device cuda, --device numba-cuda
+
+
+def simulated():
+    """Whether Numba's simulator stands in for a GPU: a launch takes milliseconds for each thread."""
+    return device == "numba-cuda" and os.environ.get("NUMBA_ENABLE_CUDASIM") == "1"
+
+
+def examples(count):
+    """Settings of a test with hypothesis: so many examples, or four in the simulator."""
+    return settings(deadline=None, max_examples=4 if simulated() else count)
 
 
 def under_test(verb):
-    """(name, kernel) of every variant of a verb on the device under test but the oracle; NumPy arrays in and out."""
-    for name, kernel in variants(verb, device).items():
-        if name != "reference":
-            yield f"{device} {name}", kernel if device != "cuda" else on_gpu(kernel)
+    """(name, kernel) of every variant of a verb on the device under test but the oracle; NumPy arrays in and out.
+
+    "numba-cuda" is the variant "numba" of CUDA, which needs a package more than the others.
+    """
+    numba = device == "numba-cuda"
+    for name, kernel in variants(verb, "cuda" if numba else device).items():
+        if name == "reference" or (device != "cpu" and (name == "numba") != numba):
+            continue
+        yield f"{device} {name}", on_gpu(kernel) if device == "cuda" or numba and not simulated() else kernel
 
 
 def on_gpu(kernel):

@@ -1,12 +1,20 @@
-"""``--device emu`` tests the CUDA kernels on the emulator (``--schedule``), ``--device cuda`` on a GPU, by the same tests."""
+"""``--device emu`` tests the CUDA kernels on the emulator (``--schedule``), ``--device cuda`` on a GPU, by the same tests.
+
+``--device numba-cuda`` tests those written with Numba-CUDA: on a GPU, or in Numba's simulator where there is none.
+"""
+import os
+import sys
+
 import pytest
 
+import minidl
 from minidl.kernels.cuda.launch import attach
 from tests.kernels import cases
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--device", default="cpu", choices=("cpu", "emu", "cuda"), help="whose kernels tests/kernels looks at")
+    parser.addoption("--device", default="cpu", choices=("cpu", "emu", "cuda", "numba-cuda"),
+                     help="whose kernels tests/kernels looks at")
     parser.addoption("--schedule", default="forward", choices=("forward", "reverse", "random"), help="of the CUDA emulator")
     parser.addoption("--every-kernel", action="store_true", help="with --device emu: fail if a CUDA kernel was never launched")
 
@@ -21,6 +29,9 @@ def pytest_configure(config: pytest.Config) -> None:
         import cupy
 
         poison(cupy)
+    elif cases.device == "numba-cuda" and not minidl.cuda.is_available():
+        os.environ["NUMBA_ENABLE_CUDASIM"] = "1"     # read by Numba when it is imported, which nothing has done yet
+        sys.setswitchinterval(1e-5)                  # the simulator's threads wait for each other all the time
 
 
 def poison(cupy):

@@ -1,15 +1,15 @@
 """Convolution: every variant against the literal loops, and the loops against scipy and torch."""
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from minidl.kernels import variants
 from minidl.kernels.plain import conv as plain_conv
 from minidl.ops.geometry import conv2d_geometry, conv_transpose2d_geometry
-from tests.kernels.cases import FLOATS, assert_close, check, draw, dtypes, layouts, run, seeds
+from tests.kernels.cases import FLOATS, assert_close, check, draw, dtypes, examples, layouts, run, seeds
 
-few = settings(deadline=None, max_examples=60)
+few = examples(60)
 
 
 @st.composite

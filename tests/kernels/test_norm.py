@@ -1,13 +1,13 @@
 """Normalisation: every variant against the float64 formulas, and the formulas against torch."""
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from minidl.kernels import variants
-from tests.kernels.cases import LAYOUTS, assert_close, check, draw, dtypes, layouts, run, seeds
+from tests.kernels.cases import LAYOUTS, assert_close, check, draw, dtypes, examples, layouts, run, seeds
 
-few = settings(deadline=None, max_examples=40)
+few = examples(40)
 EPS = 1e-5
 
 

@@ -1,15 +1,15 @@
 """Philox, dropout and embedding: known answers, every variant against the reference, and the statistics of the draws."""
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from minidl.errors import DataError
 from minidl.kernels import variants
 from minidl.kernels.reference.philox import philox4x32
-from tests.kernels.cases import FLOATS, LAYOUTS, check, draw, dtypes, layouts, run, seeds, under_test
+from tests.kernels.cases import FLOATS, LAYOUTS, check, draw, dtypes, examples, layouts, run, seeds, under_test
 
-few = settings(deadline=None, max_examples=40)
+few = examples(40)
 keys = st.tuples(st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1))
 
 # Published with Random123 (kat_vectors, philox4x32 of ten rounds): counter, key, words.

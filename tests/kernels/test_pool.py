@@ -1,14 +1,14 @@
 """Pooling: every variant against the literal loops, and the loops against torch and worked examples."""
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from minidl.kernels import variants
 from minidl.ops.geometry import pool2d_geometry
-from tests.kernels.cases import assert_close, check, draw, dtypes, layouts, run, seeds
+from tests.kernels.cases import assert_close, check, draw, dtypes, examples, layouts, run, seeds
 
-few = settings(deadline=None, max_examples=60)
+few = examples(60)
 
 
 @st.composite

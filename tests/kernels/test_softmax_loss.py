@@ -3,14 +3,14 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from minidl.errors import DataError
 from minidl.kernels import variants
-from tests.kernels.cases import arrange, assert_close, check, draw, dtypes, layouts, run, seeds
+from tests.kernels.cases import arrange, assert_close, check, draw, dtypes, examples, layouts, run, seeds
 
-few = settings(deadline=None, max_examples=60)
+few = examples(60)
 IGNORE = -100
 
 

@@ -53,7 +53,7 @@ def why_not() -> str | None:
 
     if cuda.is_available():
         return None
-    return " ".join(str(cuda.cuda_error() or "NVVM, its compiler, is missing").split())
+    return " ".join(str(cuda.cuda_error() or "there is none, or NVVM, its compiler, is missing").split())
 
 
 def register_family(family: str) -> None:

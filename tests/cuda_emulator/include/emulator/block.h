@@ -128,7 +128,6 @@ EMULATOR_CODE inline void start_block() {
     const int threads = s.live = int(s.block_dim.x * s.block_dim.y * s.block_dim.z), warps = (threads + 31) / 32;
     s.fibers.resize(threads);
     s.warp_order.resize(warps);
-    if ((int)s.warps.size() < warps) s.warps.resize(warps);
     for (int w = 0; w < warps; w++) {
         s.warp_order[w] = w;
         s.warps[w].live = 0;

@@ -56,7 +56,8 @@ template <class... A> EMULATOR_CODE inline const char* launch(void (*kernel)(A..
 #endif
     release(&s.launch_token);
     if (!s.dynamic_shared) s.dynamic_shared = static_cast<char*>(aligned_alloc(1024, MAX_SHARED));
-    s.fibers.reserve(MAX_THREADS);            // fibers are pointed to: they must not move
+    s.fibers.reserve(MAX_THREADS);            // fibers and warps are pointed to: they must not move
+    if (s.warps.empty()) s.warps.resize(MAX_THREADS / 32);
 #if defined(__SANITIZE_ADDRESS__)
     __asan_unpoison_memory_region(s.dynamic_shared, MAX_SHARED);
     __asan_poison_memory_region(s.dynamic_shared + s.dynamic_bytes, MAX_SHARED - s.dynamic_bytes);
