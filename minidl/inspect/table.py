@@ -175,7 +175,7 @@ def table(model: Module, input_shape: Shape, name: str = "") -> Table:
         direct = any(True for _ in call.module.parameters(recurse=False))
         macs = sum(_macs(operation) for operation in own)
         if call.children == 0 or (direct and macs):
-            row = _row(call.path, _kind(call, own), call.in_shape[1:], call.out_shape[1:], own, where.get(call.out_edge))
+            row = _row(call.path, kind_of(call, own), call.in_shape[1:], call.out_shape[1:], own, where.get(call.out_edge))
             row.seen = _seen(seen, own, call)
             row.weights, row.biases = parameters.take(call.path)
             rows.append((call.begin, row))
@@ -225,7 +225,8 @@ def _geometry(node: Any) -> Any:
     return getattr(node, "geom", None) or (getattr(node, "options", None) or {}).get("geom")
 
 
-def _kind(call: Call, own: list[Operation]) -> str:
+def kind_of(call: Call, own: list[Operation]) -> str:
+    """What kind of layer a call is; ``own`` are the operations that it did itself."""
     kind = next((kind for kind, types in _KINDS if isinstance(call.module, types)), "")
     if not kind:
         kind = next((_VERBS[operation.verb] for operation in own if operation.verb in ("conv2d", "linear")), "")
