@@ -4,9 +4,9 @@ from typing import Any
 
 from minidl.kernels.cuda.launch import Array, cuda, launch, same_dtype
 from minidl.kernels.cuda.layout import channels_first, channels_last, contiguous
+from minidl.kernels.cuda.sums import LANES, TILE, aligned, long_rows
 
 FILE = "norm.cu"
-TILE, LANES = 32, 8                                  # as in norm.cu: channels and rows that a block looks at together
 
 
 def _computed(gpu: Any, dtype: Any) -> Any:
@@ -52,12 +52,13 @@ def _takes_grad(gy: Array, x: Array, w: Array | None, *others: Any, **options: A
 def _statistics(gpu: Any, x: Array, eps: float) -> tuple[Array, Array]:
     """mean and 1/std of the columns of x (..., C)."""
     xp, c = gpu.xp, x.shape[-1]
-    acc, rows = _computed(gpu, x.dtype), x.size // c
+    x = aligned(gpu, x)
+    acc, rows = _computed(gpu, x.dtype), long_rows(gpu, x)
     mean, invstd = xp.empty(c, acc), xp.empty(c, acc)
-    per_block, grid = _stretches(gpu, rows, c)
-    partial = xp.empty((grid[1], c, 3), acc)
-    launch(gpu, FILE, "batch_norm_statistics", (x, partial, rows, c, per_block), dtype=x.dtype, grid=grid, block=(TILE, LANES))
-    launch(gpu, FILE, "batch_norm_join", (partial, mean, invstd, c, grid[1], eps), dtype=x.dtype, work=c)
+    partial = xp.empty((3, rows.grid[1], rows.wide), acc)
+    launch(gpu, FILE, "batch_norm_statistics", (x, partial, x.size, rows.wide, rows.per_block), dtype=x.dtype, grid=rows.grid,
+           block=(TILE, LANES))  # fmt: skip
+    launch(gpu, FILE, "batch_norm_join", (partial, mean, invstd, c, rows.wide, rows.grid[1], eps), dtype=x.dtype, work=32 * c)
     return mean, invstd
 
 
@@ -68,13 +69,23 @@ def _statistics_naive(gpu: Any, x: Array, eps: float) -> tuple[Array, Array]:
     return mean, invstd
 
 
+def _elementwise(gpu: Any, entry: str, arrays: tuple[Array | None, ...], y: Array, *numbers: Any) -> None:
+    """Runs ``entry``, or its naive form where 16 bytes are not of one row or do not begin at a multiple of 16."""
+    pack = 16 // y.dtype.itemsize
+    packs = y.shape[-1] % pack == 0 and not any(gpu.address(a) % 16 for a in arrays if a is not None)
+    if not packs and not entry.endswith("_naive"):
+        entry += "_naive"
+    work = y.size if entry.endswith("_naive") else y.size // pack
+    launch(gpu, FILE, entry, (*arrays, y.size, y.shape[-1], *numbers), dtype=y.dtype, work=work)
+
+
 def _apply(
-    gpu: Any, x: Array, w: Array | None, b: Array | None, residual: Array | None, mean: Array, invstd: Array, relu: bool
-) -> Array:
+    gpu: Any, x: Array, w: Array | None, b: Array | None, residual: Array | None, mean: Array, spread: Array, relu: bool,
+    eps: float = -1.0, entry: str = "batch_norm_apply",
+) -> Array:  # fmt: skip
     y = gpu.xp.empty(x.shape, x.dtype)
     w, b = _parameters(gpu, x.dtype, w, b)
-    arguments = (x, mean, invstd, w, b, residual, y, y.size, x.shape[-1], int(relu))
-    launch(gpu, FILE, "batch_norm_apply", arguments, dtype=x.dtype, work=y.size)
+    _elementwise(gpu, entry, (x, mean, spread, w, b, residual, y), y, eps, int(relu))
     return channels_first(gpu, y)
 
 
@@ -82,7 +93,7 @@ def _apply(
 def batch_norm_naive(gpu: Any, x: Array, w: Array | None, b: Array | None, eps: float) -> tuple[Array, Array, Array]:
     x = channels_last(gpu, x)
     mean, invstd = _statistics_naive(gpu, x, eps)
-    return _apply(gpu, x, w, b, None, mean, invstd, False), mean, invstd
+    return _apply(gpu, x, w, b, None, mean, invstd, False, entry="batch_norm_apply_naive"), mean, invstd
 
 
 @cuda("batch_norm", "cuda", _takes_batch)
@@ -111,11 +122,8 @@ def _inference(gpu: Any, x: Array, w: Array | None, b: Array | None, mean: Array
                relu: bool) -> Array:  # fmt: skip
     x = channels_last(gpu, x)
     residual = None if residual is None else channels_last(gpu, residual)
-    w, b, mean, var = _parameters(gpu, x.dtype, w, b, mean, var)
-    y = gpu.xp.empty(x.shape, x.dtype)
-    arguments = (x, mean, var, w, b, residual, y, y.size, x.shape[-1], eps, int(relu))
-    launch(gpu, FILE, "batch_norm_inference", arguments, dtype=x.dtype, work=y.size)
-    return channels_first(gpu, y)
+    mean, var = _parameters(gpu, x.dtype, mean, var)
+    return _apply(gpu, x, w, b, residual, mean, var, relu, eps)
 
 
 @cuda("batch_norm_inference", "cuda", _takes_inference)
@@ -137,17 +145,17 @@ def _batch_norm_grad(
     gy, x, y = channels_last(gpu, gy), channels_last(gpu, x), None if y is None else channels_last(gpu, y)
     dtype = w.dtype if w is not None else _computed(gpu, x.dtype)
     mean, invstd, w = _parameters(gpu, x.dtype, mean, invstd, w)
+    gy, x, y = aligned(gpu, gy), aligned(gpu, x), None if y is None else aligned(gpu, y)
     c, acc = x.shape[-1], _computed(gpu, x.dtype)
-    rows = x.size // c
-    per_block, grid = _stretches(gpu, rows, c)
-    partial, factors = xp.empty((grid[1], c, 2), acc), xp.empty((c, 3), acc)
+    rows = long_rows(gpu, x)
+    partial, factors = xp.empty((2, rows.grid[1], rows.wide), acc), xp.empty((3, c), acc)
     gw, gb, gx = xp.empty(c, acc), xp.empty(c, acc), xp.empty(x.shape, gy.dtype)
     gresidual = xp.empty(x.shape, gy.dtype) if residual else None
-    launch(gpu, FILE, "batch_norm_grad_sums", (gy, x, y, mean, partial, rows, c, per_block), dtype=x.dtype, grid=grid,
-           block=(TILE, LANES))  # fmt: skip
-    joined = (partial, invstd, w, gw, gb, factors, c, grid[1], float(rows))
-    launch(gpu, FILE, "batch_norm_grad_join", joined, dtype=x.dtype, work=c)
-    launch(gpu, FILE, "batch_norm_grad_apply", (gy, x, y, mean, factors, gx, gresidual, gx.size, c), dtype=x.dtype, work=gx.size)
+    summed = (gy, x, y, mean, partial, x.size, c, rows.wide, rows.per_block)
+    launch(gpu, FILE, "batch_norm_grad_sums", summed, dtype=x.dtype, grid=rows.grid, block=(TILE, LANES))
+    joined = (partial, invstd, w, gw, gb, factors, c, rows.wide, rows.grid[1], x.size / c)
+    launch(gpu, FILE, "batch_norm_grad_join", joined, dtype=x.dtype, work=32 * c)
+    _elementwise(gpu, "batch_norm_grad_apply", (gy, x, y, mean, factors, gx, gresidual), gx)
     found = channels_first(gpu, gx), gw.astype(dtype, copy=False), gb.astype(dtype, copy=False)
     return found if gresidual is None else (*found, channels_first(gpu, gresidual))
 

@@ -1,12 +1,12 @@
 """Launches of sums.cu: sums over everything but the channels."""
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 from minidl.kernels.cuda.launch import Array, cuda, launch, same_dtype
 from minidl.kernels.cuda.layout import channels_last
 
 FILE = "sums.cu"
-LANES = 8                                            # as in sums.cu: rows that a block looks at together
+TILE, LANES = 32, 8                                  # threads of a block along a row, and rows that it looks at together
 ROWS_PER_BLOCK = 64                                  # at least: eight of each thread
 
 
@@ -46,16 +46,34 @@ def _of_planes(gpu: Any, x: Array) -> tuple[Array, int]:
     return partial, channels
 
 
-def _of_rows(gpu: Any, x: Array) -> tuple[Array, int]:
-    """Sums (parts, wide) of x (..., C), channels last in memory, and ``wide``: C times how many rows are seen as one."""
-    if gpu.address(x) % 16:
-        x = gpu.xp.array(x)                          # a part of an array; the kernel reads 16 bytes at a time
+class LongRows(NamedTuple):
+    """How kernels that sum down the columns of (rows, C) see them: several rows as one, in stretches for the blocks."""
+
+    wide: int
+    per_block: int
+    grid: tuple[int, int]
+
+
+def long_rows(gpu: Any, x: Array) -> LongRows:
+    """For x (..., C), channels last in memory: rows that fill a warp of 16-byte accesses, a few blocks for each processor."""
     pack = 16 // x.dtype.itemsize
     wide = math.lcm(x.shape[-1], pack)
-    wide *= max(1, 32 * pack // wide)                # a warp's width, where several rows fit
-    across, rows = -(-wide // (32 * pack)), -(-x.size // wide)
-    each = max(ROWS_PER_BLOCK, -(-rows // max(1, 4 * gpu.multiprocessors // across)))
-    partial = gpu.xp.empty((-(-rows // each), wide), _computed(gpu, x))
-    launch(gpu, FILE, "channel_sum_rows", (x, partial, x.size, wide, each), dtype=x.dtype, grid=(across, len(partial)),
-           block=(32, LANES))  # fmt: skip
-    return partial, wide
+    wide *= max(1, TILE * pack // wide)
+    across, rows = -(-wide // (TILE * pack)), -(-x.size // wide)
+    per_block = max(ROWS_PER_BLOCK, -(-rows // max(1, 4 * gpu.multiprocessors // across)))
+    return LongRows(wide, per_block, (across, -(-rows // per_block)))
+
+
+def aligned(gpu: Any, x: Array) -> Array:
+    """x, or a copy where it is a part of an array that does not begin at a multiple of 16 bytes."""
+    return gpu.xp.array(x) if gpu.address(x) % 16 else x
+
+
+def _of_rows(gpu: Any, x: Array) -> tuple[Array, int]:
+    """Sums (parts, wide) of x (..., C), channels last in memory."""
+    x = aligned(gpu, x)
+    rows = long_rows(gpu, x)
+    partial = gpu.xp.empty((rows.grid[1], rows.wide), _computed(gpu, x))
+    launch(gpu, FILE, "channel_sum_rows", (x, partial, x.size, rows.wide, rows.per_block), dtype=x.dtype, grid=rows.grid,
+           block=(TILE, LANES))  # fmt: skip
+    return partial, rows.wide

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minidl.kernels import variants
-from tests.kernels.cases import LAYOUTS, assert_close, check, draw, dtypes, examples, layouts, run, seeds
+from minidl.kernels import contract, variants
+from tests.kernels.cases import LAYOUTS, assert_close, check, draw, dtypes, examples, layouts, run, seeds, under_test
 
 few = examples(40)
 EPS = 1e-5
@@ -40,6 +40,36 @@ def test_batch_norm(shape, dtype, layout, present, seed):
     check("batch_norm_inference", x, w, b, mean, var, EPS, dtype=dtype)
     for residual in (None, x[::-1]):
         check("batch_norm_relu_inference", x, w, b, mean, var, residual, EPS, dtype=dtype)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+@pytest.mark.parametrize("shape", [(8, 6, 30, 30), (3, 16, 35, 33)], ids=str)
+def test_batch_norm_of_many_rows(shape, dtype):
+    """More rows than one block or task takes, channels that fill vectors and that do not; the oracle would take minutes."""
+    c = shape[1:2]
+    x, gy, residual = (draw(seed, shape, dtype, "channels_last") for seed in range(3))
+    w, b, mean, var = draw(3, c, dtype), draw(4, c, dtype), draw(5, c, dtype), abs(draw(6, c, dtype))
+    plain = {verb: variants(verb)["numpy"] for verb in ("batch_norm_relu", "batch_norm_relu_grad", "batch_norm_relu_inference")}
+
+    def wide(*arrays):
+        return [a.astype("f8") for a in arrays]
+
+    y, centre, invstd = plain["batch_norm_relu"](*wide(x, w, b, residual), EPS)
+    kept = y.astype(dtype), *(a.astype("f4") for a in (centre, invstd))
+    expected = {
+        "batch_norm_relu": (kept, (x, w, b, residual, EPS)),
+        "batch_norm_relu_grad": (plain["batch_norm_relu_grad"](*wide(gy, x, w, b, *kept), True), (gy, x, w, b, *kept, True)),
+        "batch_norm_relu_inference": (
+            (plain["batch_norm_relu_inference"](*wide(x, w, b, mean, var, residual), EPS),), (x, w, b, mean, var, residual, EPS)),
+    }  # fmt: skip
+    for verb, (results, arguments) in expected.items():
+        for name, kernel in under_test(verb):
+            got = kernel(*arguments)
+            for a, exact in zip(got if isinstance(got, tuple) else (got,), results, strict=True):
+                limits = contract.SUMS[dtype]
+                # A sum over n numbers of order one is of order sqrt(n), and so are its roundings.
+                scale = x[:, 0].size ** 0.5 if a.ndim == 1 else 1
+                np.testing.assert_allclose(a.astype("f8"), exact, limits.rtol, limits.atol * scale, err_msg=f"{verb} {name}")
 
 
 @few
