@@ -36,13 +36,14 @@ def autocast(device_type: str | None = None, dtype: Any = None, enabled: bool = 
     """:class:`minidl.autocast` under torch.amp's arguments: ``autocast("cuda", dtype=minidl.float16)``.
 
     Args:
-        device_type: "cuda" or "cpu"; it only decides the default ``dtype``, which is float16 for "cuda", else bfloat16, as in
+        device_type: "cuda" or "cpu"; it only decides the default ``dtype``, float16 for "cuda", else bfloat16, as in
             PyTorch.  Tensors of every device are cast.
         dtype, enabled: as :class:`minidl.autocast` takes them.
         cache_enabled: there for code written for PyTorch; a converted parameter is never out of date here.
     """
     if device_type is not None and device_type.partition(":")[0] not in ("cpu", "cuda", "emu"):
-        raise ConfigError(f"amp.autocast: device_type {device_type!r} is not known; use 'cuda' or 'cpu', and dtype= for the dtype")
+        raise ConfigError(f"amp.autocast: device_type {device_type!r} is not known; use 'cuda' or 'cpu', and dtype= for the "
+                          "dtype")
     usual = "float16" if device_type is not None and device_type.startswith("cuda") else "bfloat16"
     return _autocast(usual if dtype is None else dtype, enabled)
 
@@ -110,7 +111,8 @@ class GradScaler:
         if optimizer in self._stepped:
             raise GraphError("GradScaler.unscale_: called after step(); call it before step(), or update() first")
         if optimizer in self._found:
-            raise GraphError("GradScaler.unscale_: called a second time since the last update(); the gradients are divided already")
+            raise GraphError("GradScaler.unscale_: called a second time since the last update(); the gradients are divided "
+                             "already")
         params = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         narrow = next((p for p in params if p.grad.dtype.name == "float16"), None)
         if narrow is not None:
@@ -212,4 +214,4 @@ def _all(flags: list[Any]) -> bool:
     by_device: dict[Any, list[Any]] = {}
     for F, flag in flags:
         by_device.setdefault(F, []).append(flag)
-    return all([bool(F.all(F.stack(*found, axis=0)).item()) for F, found in by_device.items()])
+    return all(bool(F.all(F.stack(*found, axis=0)).item()) for F, found in by_device.items())

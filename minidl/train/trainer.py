@@ -1,8 +1,8 @@
 """The training loop: steps, epochs, tests, checkpoints, and stopping well.
 
 A run that is killed at any moment and resumed ends with the same weights, bit for bit, as one that was not: a
-checkpoint holds the model, the optimiser, the scale of the loss, the schedule, the moving average, the loader's place in the epoch, the random
-state, and the running sums of the metrics.  (On a CPU, with the same number of threads.)
+checkpoint holds the model, the optimiser, the scale of a float16 loss, the schedule, the moving average, the loader's
+place in the epoch, the random state, and the running sums of the metrics.  (On a CPU, with the same number of threads.)
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from types import FrameType
 from typing import Any
 
 import minidl
-from minidl.cuda.memory import likely_batch
 from minidl.amp import GradScaler
+from minidl.cuda.memory import likely_batch
 from minidl.errors import CheckpointError, ConfigError, NumericsError, OutOfMemoryError
 from minidl.nn import Module
 from minidl.nn import functional as F
@@ -208,13 +208,13 @@ class Trainer:
     def _train(self) -> bool:
         """The rest of the epoch's updates; False if a signal came before they were all made."""
         self.model.train()
-        images = len(self.train_loader.dataset)
-        after = images * (self.epochs - self.epoch - 1)
+        total = len(self.train_loader.dataset)
+        after = total * (self.epochs - self.epoch - 1)
         if self.max_steps is not None:
-            after = min(after, (self.max_steps - self.step) * self.train_loader.batch_size - images)
+            after = min(after, (self.max_steps - self.step) * self.train_loader.batch_size - total)
         self.reporter.expect(max(after, 0))
         self.reporter.start_phase(
-            f"{self.epoch + 1}/{self.epochs}", len(self.train_loader.dataset), self.running_loss.count
+            f"{self.epoch + 1}/{self.epochs}", total, self.running_loss.count
         )
         before, begin = self.epoch_seconds, time.monotonic()
         complete = True
@@ -292,8 +292,9 @@ class Trainer:
         scaler.update()
         if scaler.get_scale() < SMALLEST_SCALE:
             raise NumericsError(
-                f"step {self.step + 1}: a gradient is infinite or NaN at every scale of the loss down to {scaler.get_scale():.1e}: "
-                f"lower the learning rate (now {self.lr:.3g}), or train in bfloat16 or float32{self._last_good()}"
+                f"step {self.step + 1}: a gradient is infinite or NaN at every scale of the loss down to "
+                f"{scaler.get_scale():.0e}: lower the learning rate (now {self.lr:.3g}), or train in bfloat16 or float32"
+                f"{self._last_good()}"
             )
 
     @property

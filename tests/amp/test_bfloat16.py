@@ -117,7 +117,8 @@ def test_every_operation(op: Op):
                 if g is not None:
                     assert g.dtype == bf16, sample
                     scale = max(1.0, np.abs(e.numpy()).max(initial=0))
-                    np.testing.assert_allclose(g.numpy().astype("f8") / scale, e.numpy() / scale, rtol=0.06, atol=0.06, err_msg=str(sample))
+                    found = g.numpy().astype("f8") / scale
+                    np.testing.assert_allclose(found, e.numpy() / scale, rtol=0.06, atol=0.06, err_msg=str(sample))
 
 
 def _gradients(op, sample, leaves, rng, dtype):

@@ -1,4 +1,4 @@
-"""Every operation of the table under autocast: its rule decides what it is computed in, and the gradients come back in float32."""
+"""Every operation of the table under autocast: its rule decides what it is computed in, and gradients come back in float32."""
 
 from __future__ import annotations
 
