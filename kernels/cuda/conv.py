@@ -1,10 +1,9 @@
 """Launches of conv.cu: convolution and its gradients for every dtype; and the module that registers the family's others."""
 from typing import Any
 
-from minidl.kernels.cuda import conv_products, depthwise, im2col  # noqa: F401 - importing them registers their variants
+from minidl.kernels.cuda import conv_products, depthwise, im2col, layout  # noqa: F401 - some register their variants
 from minidl.kernels.cuda.launch import Array, cuda, launch, same_dtype
-from minidl.kernels.cuda.layout import (channels_first, channels_last, contiguous, filters_first, inputs_first, join_filters,
-                                        numbers, sums_dtype)  # fmt: skip
+from minidl.kernels.cuda.layout import channels_first, channels_last, contiguous, filters_first, inputs_first, numbers
 
 FILE = "conv.cu"
 TILE_M, TILE_N = 64, 64                              # as in conv.cu: outputs of a block of 256 threads
@@ -60,7 +59,7 @@ def conv2d_input_grad(gpu: Any, gy: Array, w: Array, geom: Any, precision: str =
 @cuda("conv2d_weight_grad", "naive", _takes)
 def conv2d_weight_grad_naive(gpu: Any, gy: Array, x: Array, geom: Any, precision: str = "fast") -> Array:
     gy, x = channels_last(gpu, gy), channels_last(gpu, x)
-    gw = gpu.xp.empty((1, geom.O, geom.kh, geom.kw, geom.C // geom.groups), sums_dtype(gpu, x.dtype))
+    gw = gpu.xp.empty((1, geom.O, geom.kh, geom.kw, geom.C // geom.groups), layout.sums_dtype(gpu, x.dtype))
     arguments = (gy, x, gw, gw.size, gy.size // geom.O, *numbers(geom))
     launch(gpu, FILE, "conv_weight_grad_naive", arguments, dtype=x.dtype, work=gw.size)
     return _joined(gpu, gw, geom, x.dtype)
@@ -72,7 +71,7 @@ def conv2d_weight_grad(gpu: Any, gy: Array, x: Array, geom: Any, precision: str 
     pixels, columns = gy.size // geom.O, geom.kh * geom.kw * geom.C // geom.groups
     across = _tiles(geom.O // geom.groups, columns, geom.groups)
     parts = _parts(gpu, pixels, across[0] * across[1] * across[2])
-    partial = gpu.xp.empty((parts, geom.O, geom.kh, geom.kw, geom.C // geom.groups), sums_dtype(gpu, x.dtype))
+    partial = gpu.xp.empty((parts, geom.O, geom.kh, geom.kw, geom.C // geom.groups), layout.sums_dtype(gpu, x.dtype))
     arguments = (gy, x, partial, pixels, -(-pixels // parts), *numbers(geom))
     grid = (across[0], across[1], geom.groups * parts)
     launch(gpu, FILE, "conv_weight_grad", arguments, dtype=x.dtype, grid=grid)
@@ -87,4 +86,4 @@ def _parts(gpu: Any, pixels: int, blocks: int) -> int:
 def _joined(gpu: Any, partial: Array, geom: Any, dtype: Any) -> Array:
     channels = geom.C // geom.groups
     length = geom.kh * geom.kw * channels
-    return join_filters(gpu, partial, geom, dtype, (geom.O // geom.groups * length, length, 1, channels))
+    return layout.join_filters(gpu, partial, geom, dtype, (geom.O // geom.groups * length, length, 1, channels))

@@ -11,7 +11,7 @@
 typedef Tile<OnFmaUnits, 64, 64, 2, 2, 3, 16> Small;            // 128 threads of 8 x 4 sums
 typedef Tile<OnFmaUnits, 128, 128, 4, 2, 4, 16> Wide;           // 256 threads of 8 x 8
 
-// Grid: (tiles of pixels, tiles of a group's filters, groups * parts); partial (parts, N, oh, ow, O), or null if there is one part.
+// Grid: (tiles of pixels * tiles of a group's filters, 1, groups * parts); partial (parts, N, oh, ow, O), or null if there is one part.
 extern "C" __global__ void __launch_bounds__(128, 3) conv_fma(const T* __restrict__ x, const T* __restrict__ w,
         const T* __restrict__ b, T* __restrict__ y, float* __restrict__ partial, int parts, int pixels, int C, int H, int W, int O, int kh, int kw,
         int sh, int sw, int top, int left, int dh, int dw, int groups, int oh, int ow, int relu) {
@@ -19,7 +19,7 @@ extern "C" __global__ void __launch_bounds__(128, 3) conv_fma(const T* __restric
     forward<Small>(shared, x, w, b, y, partial, parts, pixels, C, H, W, O, kh, kw, sh, sw, top, left, dh, dw, groups, oh, ow, relu);
 }
 
-// Grid: (tiles of pixels of one phase, tiles of a group's channels, groups * phases * parts); partial (parts, N, H, W, C), or null.
+// Grid: (tiles of a phase's pixels * tiles of a group's channels, 1, groups * phases * parts); partial (parts, N, H, W, C), or null.
 extern "C" __global__ void __launch_bounds__(128, 3) conv_input_grad_fma(const T* __restrict__ gy, const T* __restrict__ w,
         T* __restrict__ gx, float* __restrict__ partial, int parts, int images, int C, int H, int W, int O, int kh, int kw, int sh, int sw,
         int top, int left, int dh, int dw, int groups, int oh, int ow) {
@@ -37,7 +37,6 @@ extern "C" __global__ void __launch_bounds__(128, 3) conv_weight_grad_fma(const 
 
 // ---- larger tiles: the same grids and arrays ----------------------------------------------------------------------------
 
-// Grid: (tiles of pixels, tiles of a group's filters, groups * parts); partial (parts, N, oh, ow, O), or null if there is one part.
 extern "C" __global__ void __launch_bounds__(256, 2) conv_fma_wide(const T* __restrict__ x, const T* __restrict__ w,
         const T* __restrict__ b, T* __restrict__ y, float* __restrict__ partial, int parts, int pixels, int C, int H, int W, int O, int kh, int kw,
         int sh, int sw, int top, int left, int dh, int dw, int groups, int oh, int ow, int relu) {
@@ -45,7 +44,6 @@ extern "C" __global__ void __launch_bounds__(256, 2) conv_fma_wide(const T* __re
     forward<Wide>(shared, x, w, b, y, partial, parts, pixels, C, H, W, O, kh, kw, sh, sw, top, left, dh, dw, groups, oh, ow, relu);
 }
 
-// Grid: (tiles of pixels of one phase, tiles of a group's channels, groups * phases * parts); partial (parts, N, H, W, C), or null.
 extern "C" __global__ void __launch_bounds__(256, 2) conv_input_grad_fma_wide(const T* __restrict__ gy, const T* __restrict__ w,
         T* __restrict__ gx, float* __restrict__ partial, int parts, int images, int C, int H, int W, int O, int kh, int kw, int sh, int sw,
         int top, int left, int dh, int dw, int groups, int oh, int ow) {
@@ -53,7 +51,6 @@ extern "C" __global__ void __launch_bounds__(256, 2) conv_input_grad_fma_wide(co
     backward<Wide>(shared, gy, w, gx, partial, parts, images, C, H, W, O, kh, kw, sh, sw, top, left, dh, dw, groups, oh, ow);
 }
 
-// Grid: (tiles of a group's filters, tiles of taps and channels, groups * parts); partial (parts, O, kh, kw, C/groups).
 extern "C" __global__ void __launch_bounds__(256, 2) conv_weight_grad_fma_wide(const T* __restrict__ gy, const T* __restrict__ x,
         float* __restrict__ partial, int pixels, int pixels_per_part, int C, int H, int W, int O, int kh, int kw, int sh, int sw, int top,
         int left, int dh, int dw, int groups, int oh, int ow) {

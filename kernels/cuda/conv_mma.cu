@@ -18,7 +18,7 @@
 typedef Tile<OnTensorCores, 64, 64, 2, 2, 3, 16> Small;                        // 4 warps of 32 x 32; three slabs of 8 KB
 typedef Tile<OnTensorCores, 64, 64, 2, 2, 3, 8> Narrow;
 
-// Grid: (tiles of pixels, tiles of a group's filters, groups * parts); partial (parts, N, oh, ow, O), or null if there is one part.
+// Grid: (tiles of pixels * tiles of a group's filters, 1, groups * parts); partial (parts, N, oh, ow, O), or null if there is one part.
 extern "C" __global__ void __launch_bounds__(128, 4) conv_tensor(const T* __restrict__ x, const T* __restrict__ w,
         const T* __restrict__ b, T* __restrict__ y, float* __restrict__ partial, int parts, int pixels, int C, int H, int W, int O, int kh, int kw,
         int sh, int sw, int top, int left, int dh, int dw, int groups, int oh, int ow, int relu) {
@@ -26,7 +26,7 @@ extern "C" __global__ void __launch_bounds__(128, 4) conv_tensor(const T* __rest
     forward<Small>(shared, x, w, b, y, partial, parts, pixels, C, H, W, O, kh, kw, sh, sw, top, left, dh, dw, groups, oh, ow, relu);
 }
 
-// Grid: (tiles of pixels of one phase, tiles of a group's channels, groups * phases * parts); partial (parts, N, H, W, C), or null.
+// Grid: (tiles of a phase's pixels * tiles of a group's channels, 1, groups * phases * parts); partial (parts, N, H, W, C), or null.
 extern "C" __global__ void __launch_bounds__(128, 4) conv_input_grad_tensor(const T* __restrict__ gy, const T* __restrict__ w,
         T* __restrict__ gx, float* __restrict__ partial, int parts, int images, int C, int H, int W, int O, int kh, int kw, int sh, int sw,
         int top, int left, int dh, int dw, int groups, int oh, int ow) {
@@ -44,7 +44,6 @@ extern "C" __global__ void __launch_bounds__(128, 4) conv_weight_grad_tensor(con
 
 // ---- narrow: the same grids and arrays ----------------------------------------------------------------------------------
 
-// Grid: (tiles of pixels, tiles of a group's filters, groups * parts); partial (parts, N, oh, ow, O), or null if there is one part.
 extern "C" __global__ void __launch_bounds__(128, 4) conv_tensor_narrow(const T* __restrict__ x, const T* __restrict__ w,
         const T* __restrict__ b, T* __restrict__ y, float* __restrict__ partial, int parts, int pixels, int C, int H, int W, int O, int kh, int kw,
         int sh, int sw, int top, int left, int dh, int dw, int groups, int oh, int ow, int relu) {
@@ -52,7 +51,6 @@ extern "C" __global__ void __launch_bounds__(128, 4) conv_tensor_narrow(const T*
     forward<Narrow>(shared, x, w, b, y, partial, parts, pixels, C, H, W, O, kh, kw, sh, sw, top, left, dh, dw, groups, oh, ow, relu);
 }
 
-// Grid: (tiles of pixels of one phase, tiles of a group's channels, groups * phases * parts); partial (parts, N, H, W, C), or null.
 extern "C" __global__ void __launch_bounds__(128, 4) conv_input_grad_tensor_narrow(const T* __restrict__ gy, const T* __restrict__ w,
         T* __restrict__ gx, float* __restrict__ partial, int parts, int images, int C, int H, int W, int O, int kh, int kw, int sh, int sw,
         int top, int left, int dh, int dw, int groups, int oh, int ow) {
@@ -60,7 +58,6 @@ extern "C" __global__ void __launch_bounds__(128, 4) conv_input_grad_tensor_narr
     backward<Narrow>(shared, gy, w, gx, partial, parts, images, C, H, W, O, kh, kw, sh, sw, top, left, dh, dw, groups, oh, ow);
 }
 
-// Grid: (tiles of a group's filters, tiles of taps and channels, groups * parts); partial (parts, O, kh, kw, C/groups).
 extern "C" __global__ void __launch_bounds__(128, 4) conv_weight_grad_tensor_narrow(const T* __restrict__ gy, const T* __restrict__ x,
         float* __restrict__ partial, int pixels, int pixels_per_part, int C, int H, int W, int O, int kh, int kw, int sh, int sw, int top,
         int left, int dh, int dw, int groups, int oh, int ow) {

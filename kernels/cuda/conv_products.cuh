@@ -101,7 +101,8 @@ template <class Shape, class PixelAt>
 __device__ __forceinline__ void convolve(unsigned char* shared, const T* x, const T* w, const T* b, T* y, float* partial, int part, int parts,
         int pixels, Axis v, Axis h, int x_channels, int inner, int outer, int kernel_rows, int kernel_columns, int relu, PixelAt pixel_at) {
     typedef typename Windows<Shape>::Mine Mine;
-    const int m0 = blockIdx.x * Shape::M, n0 = blockIdx.y * Shape::N;
+    const int across = (outer + Shape::N - 1) / Shape::N;       // neighbouring blocks read the same windows: from the cache, but for the first
+    const int m0 = blockIdx.x / across * Shape::M, n0 = blockIdx.x % across * Shape::N;
     if (m0 >= pixels) return;
     const int slabs = (v.taps * h.taps * inner + DEPTH - 1) / DEPTH, per_part = (slabs + parts - 1) / parts;
     const int begin = part * per_part, end = begin + per_part < slabs ? begin + per_part : slabs;

@@ -1,14 +1,13 @@
 """Launches of conv_mma.cu, conv_wide.cu and conv_fma.cu: convolution and its gradients as products of pipelined tiles.
 
-Variant "tensor" is on tensor cores, for 16-bit floats, and for float32 where it may be rounded to TF32; variant "pipelined" is the
-same for float32 that is not rounded.
+Variant "tensor" is on tensor cores, for 16-bit floats, and for float32 where it may be rounded to TF32; variant "pipelined" is
+the same for float32 that is not rounded.
 """
 from typing import Any, NamedTuple
 
-from minidl.kernels.cuda import source
+from minidl.kernels.cuda import layout, source
 from minidl.kernels.cuda.launch import Array, cuda, launch, same_dtype
-from minidl.kernels.cuda.layout import (channels_first, contiguous, filled_up, filters_first, inputs_first, join_filters,
-                                        join_parts, maps, numbers)  # fmt: skip
+from minidl.kernels.cuda.layout import channels_first, contiguous, filters_first, inputs_first, maps, numbers
 
 SINCE = 80                                           # sm_80 has asynchronous copies
 MAX_BLOCKS_YZ = 65535
@@ -70,7 +69,7 @@ def takes_pipelined(a: Array, b: Array, *others: Any) -> bool:
 
 def _held(per_group: int) -> int:
     """How many channels of a group are held: copies of 8 bytes (16 of float32), each of one pixel."""
-    return filled_up(per_group, 4)
+    return layout.filled_up(per_group, 4)
 
 
 def _is_narrow(channels: int, dtype: Any) -> bool:
@@ -117,9 +116,9 @@ def _conv2d(gpu: Any, tiles: Tiles, x: Array, w: Array, b: Array | None, geom: A
     parts = _parts(gpu, across[0] * across[1] * geom.groups, slabs // SLABS_PER_PART, geom.groups)
     partial = gpu.xp.empty((parts, *y.shape), gpu.xp.float32) if parts > 1 else None
     arguments = (x, w, b, y, partial, parts, pixels, *numbers(held), int(relu))
-    _launch(gpu, tile, "conv", arguments, x.dtype, (*across, geom.groups * parts))
+    _launch(gpu, tile, "conv", arguments, x.dtype, (across[0] * across[1], 1, geom.groups * parts))
     if partial is not None:
-        join_parts(gpu, partial, b, y, relu)
+        layout.join_parts(gpu, partial, b, y, relu)
     return channels_first(gpu, y)
 
 
@@ -137,9 +136,9 @@ def _input_grad(gpu: Any, tiles: Tiles, gy: Array, w: Array, geom: Any) -> Array
     parts = _parts(gpu, across[0] * across[1] * layers, slabs // SLABS_PER_PART, layers)
     partial = gpu.xp.empty((parts, *gx.shape), gpu.xp.float32) if parts > 1 else None
     arguments = (gy, w, gx, partial, parts, len(gy), *numbers(held))
-    _launch(gpu, tile, "conv_input_grad", arguments, gy.dtype, (*across, layers * parts))
+    _launch(gpu, tile, "conv_input_grad", arguments, gy.dtype, (across[0] * across[1], 1, layers * parts))
     if partial is not None:
-        join_parts(gpu, partial, None, gx, False)
+        layout.join_parts(gpu, partial, None, gx, False)
     return channels_first(gpu, gx)
 
 
@@ -157,7 +156,7 @@ def _weight_grad(gpu: Any, tiles: Tiles, gy: Array, x: Array, geom: Any) -> Arra
     partial = gpu.xp.empty((parts, held.O, columns), gpu.xp.float32)
     arguments = (gy, x, partial, pixels, -(-pixels // parts), *numbers(held))
     _launch(gpu, tile, "conv_weight_grad", arguments, dtype, (*across, geom.groups * parts))
-    return join_filters(gpu, partial, geom, dtype, (filters * columns, columns, 1, channels))
+    return layout.join_filters(gpu, partial, geom, dtype, (filters * columns, columns, 1, channels))
 
 
 @cuda("conv2d", "tensor", takes_tensor, SINCE)
@@ -176,7 +175,8 @@ def conv2d_weight_grad(gpu: Any, gy: Array, x: Array, geom: Any, precision: str 
 
 
 @cuda("conv2d", "pipelined", takes_pipelined, SINCE)
-def conv2d_pipelined(gpu: Any, x: Array, w: Array, b: Array | None, geom: Any, precision: str = "fast", relu: bool = False) -> Array:
+def conv2d_pipelined(gpu: Any, x: Array, w: Array, b: Array | None, geom: Any, precision: str = "fast",
+                     relu: bool = False) -> Array:  # fmt: skip
     return _conv2d(gpu, FMA, x, w, b, geom, relu)
 
 

@@ -9,7 +9,7 @@
 typedef Tile<OnTensorCores, 128, 128, 2, 4, 4, 16> Wide;
 constexpr int WEIGHT_BLOCKS = sizeof(T) == 2 ? 2 : 1;           // TF32 has no transposing ldmatrix, and needs more registers than 128
 
-// Grid: (tiles of pixels, tiles of a group's filters, groups * parts); partial (parts, N, oh, ow, O), or null if there is one part.
+// Grid: (tiles of pixels * tiles of a group's filters, 1, groups * parts); partial (parts, N, oh, ow, O), or null if there is one part.
 extern "C" __global__ void __launch_bounds__(256, 2) conv_tensor_wide(const T* __restrict__ x, const T* __restrict__ w,
         const T* __restrict__ b, T* __restrict__ y, float* __restrict__ partial, int parts, int pixels, int C, int H, int W, int O, int kh, int kw,
         int sh, int sw, int top, int left, int dh, int dw, int groups, int oh, int ow, int relu) {
@@ -17,7 +17,7 @@ extern "C" __global__ void __launch_bounds__(256, 2) conv_tensor_wide(const T* _
     forward<Wide>(shared, x, w, b, y, partial, parts, pixels, C, H, W, O, kh, kw, sh, sw, top, left, dh, dw, groups, oh, ow, relu);
 }
 
-// Grid: (tiles of pixels of one phase, tiles of a group's channels, groups * phases * parts); partial (parts, N, H, W, C), or null.
+// Grid: (tiles of a phase's pixels * tiles of a group's channels, 1, groups * phases * parts); partial (parts, N, H, W, C), or null.
 extern "C" __global__ void __launch_bounds__(256, 2) conv_input_grad_tensor_wide(const T* __restrict__ gy, const T* __restrict__ w,
         T* __restrict__ gx, float* __restrict__ partial, int parts, int images, int C, int H, int W, int O, int kh, int kw, int sh, int sw,
         int top, int left, int dh, int dw, int groups, int oh, int ow) {

@@ -1,5 +1,5 @@
-"""Convolution as products of pipelined tiles, against float64: on tensor cores (float16, bfloat16, TF32) and in float32; the layout
-of fragments; planted bugs."""
+"""Convolution as products of pipelined tiles, against float64: on tensor cores (float16, bfloat16, TF32) and in float32; the
+layout of fragments; planted bugs."""
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +30,8 @@ SHAPES = {
 }  # fmt: skip
 ENTRIES = {"conv2d": "conv", "conv2d_input_grad": "conv_input_grad", "conv2d_weight_grad": "conv_weight_grad"}
 # Relative to the largest output.  float16: 11 bits, half an ulp is 4.9e-4.  bfloat16: 8 bits, 3.9e-3.  TF32: both factors have
-# 11 bits, so that a product is off by 1e-3 at most, and a sum of many by less of the largest.  float32: 1,200 products, sqrt(n) * 6e-8.
+# 11 bits, so that a product is off by 1e-3 at most, and a sum of many by less of the largest.  float32: 1,200 products in another
+# order, sqrt(n) * 6e-8.
 LIMIT = {"float16": 1e-3, "bfloat16": 5e-3, "tf32": 1e-3, "float32": 2e-6}
 UNITS = {"float16": ("tensor", "float16"), "tf32": ("tensor", "float32"), "float32": ("pipelined", "float32")}
 
@@ -158,7 +159,8 @@ def test_an_older_gpu_gets_the_next_best(emulator):
 
 
 def test_tf32_is_a_switch(emulator):
-    x, w = (minidl.tensor(numbers(i, s, "f4"), device="emu", requires_grad=True) for i, s in ((0, (1, 4, 5, 5)), (1, (3, 4, 3, 3))))
+    shapes = (1, 4, 5, 5), (3, 4, 3, 3)
+    x, w = (minidl.tensor(numbers(0, shape, "f4"), device="emu", requires_grad=True) for shape in shapes)
     for allowed, precision, expected in ((False, "fast", False), (True, "fast", True), (True, "direct", False)):
         emulator.launched.clear()
         with config.allow_tf32(allowed), config.conv_precision(precision):
