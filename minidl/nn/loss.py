@@ -13,7 +13,7 @@ REDUCTIONS = ("mean", "sum", "none")
 
 
 class _Loss(Module):
-    reductions = REDUCTIONS
+    reductions: tuple[str, ...] = REDUCTIONS
 
     def __init__(self, reduction: str = "mean") -> None:
         super().__init__()

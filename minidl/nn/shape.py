@@ -99,8 +99,8 @@ class Upsample(Module):
     Args:
         size: (h, w) or one int.
         scale_factor: one number or (h, w).
-        mode: "nearest", "bilinear" or "bicubic".
-        align_corners: for the latter two: the centres of the corner pixels stay where they are.
+        mode: "nearest", "area", "bilinear" or "bicubic".
+        align_corners: for the last two: the centres of the corner pixels stay where they are.
     """
 
     def __init__(

@@ -170,6 +170,11 @@ def new_ones(x: Tensor, *shape: Any, dtype: Any = None, requires_grad: bool = Fa
     return ones(*shape, dtype=dtype or x.dtype, device=x.F, requires_grad=requires_grad)
 
 
+def new_empty(x: Tensor, *shape: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
+    """Memory of ``shape`` with whatever was in it, in x's dtype and on its device."""
+    return empty(*shape, dtype=dtype or x.dtype, device=x.F, requires_grad=requires_grad)
+
+
 def new_full(x: Tensor, shape: Any, fill_value: float, dtype: Any = None, requires_grad: bool = False) -> Tensor:
     """``fill_value`` in ``shape``, in x's dtype and on its device."""
     return full(shape, fill_value, dtype or x.dtype, x.F, requires_grad)

@@ -464,13 +464,17 @@ def pow(a: Any, b: Any) -> Tensor:
     return tensors.pow(a, b)
 
 
-def where(condition: Tensor, input: Any, other: Any) -> Tensor:
+def where(condition: Tensor, input: Any = None, other: Any = None) -> Any:
     """``input`` where ``condition`` is true, else ``other``; all three broadcast, and numbers are allowed.
+
+    ``where(condition)`` alone is ``condition.nonzero(as_tuple=True)``.
 
     Raises:
         DTypeError: the condition is not bool.  ShapeError: the shapes do not broadcast.
     """
     expect_tensors("where", condition)
+    if input is None and other is None:
+        return condition.nonzero(as_tuple=True)
     if condition.data.dtype.kind != "b":
         raise DTypeError(f"where: the condition must be bool, found {condition.dtype}; compare it with something")
     like = next((t for t in (input, other) if isinstance(t, Tensor)), None)

@@ -183,8 +183,8 @@ def scatter_add(x: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
     return _scatter("scatter_add", x, dim, index, src)
 
 
-def scatter(x: Tensor, dim: int, index: Tensor, src: Any) -> Tensor:
-    """A copy of x with ``src``, a tensor or a number, written where :func:`gather` with this index would read.
+def scatter(x: Tensor, dim: int, index: Tensor, src: Any = None, *, value: float | None = None) -> Tensor:
+    """A copy of x with ``src`` (a tensor, or a number, also as ``value``) written where :func:`gather` with the index would read.
 
     Where the index names an element twice, the last write counts on the CPU, any of them on a GPU; the gradient then is that
     of neither.  ``zeros(n, classes).scatter_(1, labels.unsqueeze(1), 1)`` writes one-hot rows.
@@ -195,7 +195,7 @@ def scatter(x: Tensor, dim: int, index: Tensor, src: Any) -> Tensor:
     """
     expect_tensors("scatter", x, index)
     if not isinstance(src, Tensor):
-        src = as_operand(src, x, "scatter").expand(index.shape)
+        src = as_operand(value if src is None else src, x, "scatter").expand(index.shape)
     return _scatter("scatter", x, dim, index, src)
 
 
@@ -253,9 +253,10 @@ def masked_select(x: Tensor, mask: Tensor) -> Tensor:
     return getitem(x, mask.expand(x.shape))
 
 
-def nonzero(x: Tensor) -> Tensor:
-    """The indices of the elements that are not zero: int64, one row each."""
-    return nonzero_(x)
+def nonzero(x: Tensor, *, as_tuple: bool = False) -> Any:
+    """The indices of the elements that are not zero: int64, one row each; with ``as_tuple`` a vector for each axis of x."""
+    places = nonzero_(x)
+    return tuple(places[:, i] for i in range(places.shape[1])) if as_tuple else places
 
 
 def unique(x: Tensor, sorted: bool = True, return_inverse: bool = False, return_counts: bool = False,

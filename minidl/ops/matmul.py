@@ -154,8 +154,8 @@ def bmm(a: Tensor, b: Tensor) -> Tensor:
     return matmul(a, b)
 
 
-def einsum(equation: str, *operands: Tensor) -> Tensor:
-    """Einstein's summation: ``einsum("bik,bkj->bij", a, b)``.
+def einsum(equation: str, *operands: Any) -> Tensor:
+    """Einstein's summation: ``einsum("bik,bkj->bij", a, b)``; the operands may also be one list.
 
     Without ``->`` the labels that appear once are kept, in alphabetical order.  ``...`` stands for leading axes that
     broadcast.  A label may not appear twice in one operand (take the diagonal first).
@@ -163,6 +163,7 @@ def einsum(equation: str, *operands: Tensor) -> Tensor:
     Raises:
         ShapeError: the equation does not fit the operands.
     """
+    operands = tuple(operands[0]) if len(operands) == 1 and isinstance(operands[0], (list, tuple)) else operands
     left, arrow, out = equation.replace(" ", "").partition("->")
     terms = left.split(",")
     shapes = [t.shape for t in operands]

@@ -5,23 +5,13 @@ from collections.abc import Callable
 from typing import Any
 
 from minidl.backend.rng import Generator, default_generator
-from minidl.ops import (
-    activation,
-    arithmetic,
-    compare,
-    creation,
-    elementwise,
-    index,
-    inplace,
-    matmul,
-    reduce,
-    shape,
-    softmax,
-)
+from minidl.ops import activation, compare, creation, index, inplace, matmul, softmax
+from minidl.ops import arithmetic as a
+from minidl.ops import elementwise as e
+from minidl.ops import reduce as r
+from minidl.ops import shape as s
 from minidl.ops.inplace import in_place
 from minidl.tensor import Tensor, as_operand
-
-a, e, r, s = arithmetic, elementwise, reduce, shape
 
 
 def _reflected(operation: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -58,19 +48,20 @@ METHODS: tuple[Callable[..., Any], ...] = (
     e.logical_xor, e.logical_not, e.isnan, e.isinf, e.isfinite, e.masked_fill, e.clamp, a.floor_divide,
     activation.relu, activation.sigmoid, activation.tanh,
     r.sum, r.mean, r.var, r.std, r.amax, r.amin, r.max, r.min, r.argmax, r.argmin, r.any, r.all, r.prod, r.cumsum, r.logsumexp,
-    r.norm, r.argsort, r.sort, r.topk, r.kthvalue,
+    r.cumprod, r.norm, r.argsort, r.sort, r.topk, r.kthvalue,
     matmul.matmul, matmul.dot, matmul.outer, matmul.mm, matmul.bmm,
     s.reshape, s.reshape_as, s.flatten, s.unflatten, s.permute, s.transpose, s.t, s.movedim, s.squeeze, s.unsqueeze, s.expand,
-    s.expand_as, s.clone, s.contiguous, s.split, s.chunk, s.unbind, s.flip, s.roll, s.repeat, s.tril, s.triu,
-    index.gather, index.scatter, index.scatter_add, index.index_select, index.masked_select, index.nonzero, index.unique,
-    index.bincount, index.repeat_interleave,
+    s.expand_as, s.clone, s.contiguous, s.split, s.chunk, s.unbind, s.narrow, s.flip, s.roll, s.repeat, s.tile, s.tril, s.triu,
+    s.diag, index.gather, index.scatter, index.scatter_add, index.index_select, index.masked_select, index.nonzero,
+    index.unique, index.bincount, index.repeat_interleave,
     inplace.copy_, inplace.fill_, inplace.zero_, creation.to, creation.type_as, creation.bernoulli,
     softmax.softmax, softmax.log_softmax, compare.isclose, compare.allclose, compare.equal,
-    creation.new_zeros, creation.new_ones, creation.new_full,
+    creation.new_zeros, creation.new_ones, creation.new_full, creation.new_empty,
 )
 ALIASES: dict[str, Callable[..., Any]] = {
-    "view": s.reshape, "swapaxes": s.transpose, "tile": s.repeat, "clip": e.clamp, "true_divide": a.div, "multiply": e.mul,
-    "subtract": a.sub, "divide": a.div, "absolute": e.abs, "negative": e.neg, "astype": e.astype,
+    "view": s.reshape, "ravel": s.flatten, "moveaxis": s.movedim, "swapaxes": s.transpose, "clip": e.clamp, "true_divide": a.div,
+    "multiply": e.mul, "subtract": a.sub, "divide": a.div, "absolute": e.abs, "negative": e.neg, "astype": e.astype,
+    "nelement": Tensor.numel, "ndimension": Tensor.dim,
 }
 IN_PLACE = (
     a.add, a.sub, e.mul, a.div, e.pow, a.remainder, a.fmod, a.floor_divide, a.lerp, a.addcmul, a.addcdiv, e.neg, e.abs, e.square,
@@ -100,9 +91,14 @@ def normal_(x: Tensor, mean: float = 0.0, std: float = 1.0, generator: Generator
     return inplace.copy_(x, Tensor(x.F.asarray(drawn), x.F))
 
 
-def where_method(x: Tensor, condition: Tensor, other: Any) -> Tensor:
+def bernoulli_(x: Tensor, p: Any = 0.5, generator: Generator | None = None) -> Tensor:
+    """Overwrite x with 1 where chance, of the probability ``p`` (a number, or a tensor of x's shape), says so, else with 0."""
+    return inplace.copy_(x, creation.bernoulli(p if isinstance(p, Tensor) else creation.full_like(x, p), generator))
+
+
+def where_method(x: Tensor, condition: Tensor, other: Any) -> Any:
     """x where ``condition`` is true, else ``other``."""
-    return elementwise.where(condition, x, other)
+    return e.where(condition, x, other)
 
 
 def cpu(x: Tensor) -> Tensor:
@@ -119,18 +115,18 @@ def attach() -> None:
     """Give Tensor its operators and methods."""
     for name, operator in OPERATORS.items():
         setattr(Tensor, name, operator)
-    for method in (*METHODS, uniform_, normal_, cpu, cuda):
+    for method in (*METHODS, uniform_, normal_, bernoulli_, cpu, cuda):
         setattr(Tensor, method.__name__, method)
     for name, method in ALIASES.items():
         setattr(Tensor, name, method)
     for operation in IN_PLACE:
         setattr(Tensor, operation.__name__ + "_", in_place(operation))
-    for name, dtype in (("half", "float16"), ("bfloat16", "bfloat16"), ("float", "float32"), ("double", "float64"), ("int", "int32"), ("long", "int64"),
-                        ("bool", "bool")):
+    for name, dtype in (("half", "float16"), ("bfloat16", "bfloat16"), ("float", "float32"), ("double", "float64"),
+                        ("int", "int32"), ("long", "int64"), ("bool", "bool")):
         setattr(Tensor, name, _conversion(name, dtype))
     Tensor.where = where_method                      # type: ignore[attr-defined]
     Tensor.T = property(s.t)                         # type: ignore[attr-defined]
-    Tensor.mT = property(lambda x: shape.transpose(x, -2, -1))           # type: ignore[attr-defined]
+    Tensor.mT = property(lambda x: s.transpose(x, -2, -1))           # type: ignore[attr-defined]
 
 
 attach()

@@ -1,6 +1,7 @@
 """Reductions: sum, mean, extrema, and what is built from them."""
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any, NamedTuple
 
@@ -170,6 +171,18 @@ def std(x: Tensor, dim: Any = None, unbiased: bool = True, keepdim: bool = False
     return _root(var(x, dim, unbiased, keepdim, correction), 0.5)
 
 
+def var_mean(x: Tensor, dim: Any = None, unbiased: bool = True, keepdim: bool = False,
+             correction: float | None = None) -> tuple[Tensor, Tensor]:
+    """(:func:`var`, :func:`mean`) over the axes ``dim``."""
+    return var(x, dim, unbiased, keepdim, correction), mean(x, dim, keepdim)
+
+
+def std_mean(x: Tensor, dim: Any = None, unbiased: bool = True, keepdim: bool = False,
+             correction: float | None = None) -> tuple[Tensor, Tensor]:
+    """(:func:`std`, :func:`mean`) over the axes ``dim``."""
+    return std(x, dim, unbiased, keepdim, correction), mean(x, dim, keepdim)
+
+
 def _root(total: Tensor, exponent: float) -> Tensor:
     """A sum of powers to a power below 1.  Where it is 0 the slope is infinite; the gradient there is 0, as in PyTorch."""
     zero = tensors.eq(total, 0.0)
@@ -254,6 +267,18 @@ def cumsum(x: Tensor, dim: int) -> Tensor:
 
 
 @in_float32
+def cumprod(x: Tensor, dim: int) -> Tensor:
+    """The running product along ``dim``; its gradient is right where factors are 0, too."""
+    expect_tensors("cumprod", x)
+    d = axis("cumprod", dim, x.ndim)
+    x = x if x.data.dtype.kind in "fV" else x.to(x.F.int64)
+    if not x.ndim or not x.shape[d]:
+        return x.clone()
+    lead = (slice(None),) * d
+    factors = (tensors.getitem(x, index=(*lead, i)) for i in range(x.shape[d]))
+    return tensors.stack(*itertools.accumulate(factors, tensors.mul), axis=d)
+
+
 def logsumexp(x: Tensor, dim: Any, keepdim: bool = False) -> Tensor:
     """log(sum(exp(x))) over axes, without overflow.  Integers are computed in float32."""
     expect_tensors("logsumexp", x)
@@ -282,22 +307,22 @@ def norm(x: Tensor, p: float | str = 2, dim: Any = None, keepdim: bool = False) 
     return _root(tensors.sum(tensors.pow_scalar(magnitude, exponent=p), axis=over, keepdims=keepdim), 1 / p)
 
 
-def argsort(x: Tensor, dim: int = -1, descending: bool = False) -> Tensor:
-    """The indices that sort along ``dim``; stable."""
+def argsort(x: Tensor, dim: int = -1, descending: bool = False, stable: bool = True) -> Tensor:
+    """The indices that sort along ``dim``; equal elements keep their order, whether ``stable`` asks for it or not."""
     d = axis("argsort", dim, x.ndim)
     if not x.ndim:
         return Tensor(x.F.zeros((), x.F.int64), x.F)
     return argsort_(x, axis=d, descending=descending)
 
 
-def sort(x: Tensor, dim: int = -1, descending: bool = False) -> Extremum:
-    """(values, indices) sorted along ``dim``; stable."""
+def sort(x: Tensor, dim: int = -1, descending: bool = False, stable: bool = True) -> Extremum:
+    """(values, indices) sorted along ``dim``; equal elements keep their order, whether ``stable`` asks for it or not."""
     indices = argsort(x, dim, descending)
     return Extremum(tensors.gather(x, indices, axis=axis("sort", dim, x.ndim)), indices)
 
 
-def topk(x: Tensor, k: int, dim: int = -1, largest: bool = True) -> Extremum:
-    """(values, indices) of the k largest along ``dim``, best first; the first of equals.
+def topk(x: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> Extremum:
+    """(values, indices) of the k largest along ``dim``, best first, whether ``sorted`` asks for it or not; the first of equals.
 
     Raises:
         ShapeError: k is larger than the axis is long.

@@ -234,10 +234,14 @@ def t(x: Tensor) -> Tensor:
     return tensors.transpose(x, axes=tuple(range(x.ndim))[::-1])
 
 
-def movedim(x: Tensor, source: int, destination: int) -> Tensor:
-    """One axis moved to another place.  A view."""
-    order = list(range(x.ndim))
-    order.insert(axis("movedim", destination, x.ndim), order.pop(axis("movedim", source, x.ndim)))
+def movedim(x: Tensor, source: Any, destination: Any) -> Tensor:
+    """An axis, or each of several, moved to another place; the others keep their order.  A view."""
+    old, new = (axes("movedim", d, x.ndim) or () for d in (source, destination))
+    if len(old) != len(new):
+        raise ShapeError(f"movedim: {len(old)} axes for {len(new)} places; give one for each")
+    order = [i for i in range(x.ndim) if i not in old]
+    for place, i in sorted(zip(new, old, strict=True)):
+        order.insert(place, i)
     return tensors.transpose(x, axes=tuple(order))
 
 
@@ -398,9 +402,42 @@ def unbind(x: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
     return tuple(tensors.getitem(x, index=(slice(None),) * d + (i,)) for i in range(x.shape[d]))
 
 
-def flip(x: Tensor, *dims: Any) -> Tensor:
-    """The order along ``dims`` reversed."""
-    return tensors.flip(x, axes=axes("flip", sizes_of(dims), x.ndim) or ())
+def narrow(x: Tensor, dim: int, start: int, length: int) -> Tensor:
+    """The positions ``start`` to start + length - 1 along ``dim``.  A view.
+
+    Raises:
+        ShapeError: they are not all there.
+    """
+    d = axis("narrow", dim, x.ndim)
+    n = x.shape[d] if x.ndim else 0
+    first = start + n if start < 0 else start
+    if not 0 <= first <= first + length <= n:
+        raise ShapeError(f"narrow: {length} positions from {start} are not in axis {dim} of shape {x.shape}")
+    return tensors.getitem(x, index=(slice(None),) * d + (slice(first, first + length),))
+
+
+def diag(x: Tensor, diagonal: int = 0) -> Tensor:
+    """Of a matrix its diagonal as a vector; of a vector the matrix with that diagonal and zeros elsewhere.
+
+    ``diagonal`` is 0 for the main one, 1 for the one above it, -1 for the one below it.
+
+    Raises:
+        ShapeError: x is neither a vector nor a matrix.
+    """
+    expect_tensors("diag", x)
+    if x.ndim not in (1, 2):
+        raise ShapeError(f"diag: expected a vector or a matrix, found shape {x.shape}")
+    right, down = max(diagonal, 0), max(-diagonal, 0)
+    if x.ndim == 1:
+        n = x.shape[0]
+        return triu(tril(pad(x.unsqueeze(0).expand(n, n), (right, down, down, right)), diagonal), diagonal)
+    places = x.F.arange(0, max(min(x.shape[0] - down, x.shape[1] - right), 0), 1, x.F.int64)
+    return tensors.getitem(x, index=(places + down, places + right))
+
+
+def flip(x: Tensor, *at: Any, dims: Any = ()) -> Tensor:
+    """The order along axes reversed: ``flip(x, 0, 1)`` or ``flip(x, dims=(0, 1))``."""
+    return tensors.flip(x, axes=axes("flip", sizes_of(at or (dims,)), x.ndim) or ())
 
 
 def roll(x: Tensor, shifts: Any, dims: Any = None) -> Tensor:
@@ -429,7 +466,10 @@ def repeat(x: Tensor, *times: Any) -> Tensor:
     return tensors.reshape(tiled, shape=tuple(c * n for c, n in zip(counts, shape, strict=True)))
 
 
-tile = repeat
+def tile(x: Tensor, *dims: Any) -> Tensor:
+    """:func:`repeat`, but ``dims`` may have fewer entries than x has axes: those in front then stay as they are."""
+    counts = sizes_of(dims)
+    return repeat(x, (1,) * (x.ndim - len(counts)) + counts)
 
 
 def tril(x: Tensor, diagonal: int = 0) -> Tensor:

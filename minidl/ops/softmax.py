@@ -41,25 +41,28 @@ def log_softmax_grad(F, gy, y, *, axis):
     return F.sub(gy, F.mul(F.exp(y), F.sum(gy, axis=axis, keepdims=True)))
 
 
-def softmax(input: Tensor, dim: int = -1) -> Tensor:
+def softmax(input: Tensor, dim: int = -1, dtype: Any = None) -> Tensor:
     """exp(x_i) / sum_j exp(x_j) along ``dim``: positive numbers that add up to 1.  Logits of any size are safe.
 
-    Raises:
-        DTypeError: the input is not floating point.  IndexError: there is no such axis.
-    """
-    return _along("softmax", input, dim)
-
-
-def log_softmax(input: Tensor, dim: int = -1) -> Tensor:
-    """log(softmax(x)) along ``dim``, exact where the softmax would round to 0.
+    ``dtype`` converts the input first.
 
     Raises:
         DTypeError: the input is not floating point.  IndexError: there is no such axis.
     """
-    return _along("log_softmax", input, dim)
+    return _along("softmax", input, dim, dtype)
 
 
-def _along(verb: str, x: Tensor, dim: int) -> Any:
+def log_softmax(input: Tensor, dim: int = -1, dtype: Any = None) -> Tensor:
+    """log(softmax(x)) along ``dim``, exact where the softmax would round to 0; ``dtype`` converts the input first.
+
+    Raises:
+        DTypeError: the input is not floating point.  IndexError: there is no such axis.
+    """
+    return _along("log_softmax", input, dim, dtype)
+
+
+def _along(verb: str, x: Tensor, dim: int, dtype: Any) -> Any:
     """A verb that needs an axis; a number counts as a vector of one."""
+    x = x.to(dtype) if dtype is not None and isinstance(x, Tensor) else x
     d = axis_of(verb, dim, floating(verb, x).ndim)
     return getattr(tensors, verb)(x, axis=d) if x.ndim else getattr(tensors, verb)(x.reshape(1), axis=d).reshape(())

@@ -275,8 +275,8 @@ def _bits(d: Draw):
 
 BITS = [
     Op(
-        f"bitwise_{n}",
-        getattr(tensors, f"bitwise_{n}"),
+        f"ops.bitwise_{n}",
+        getattr(ops, f"bitwise_{n}"),
         _bits,
         r,
         torch=f"bitwise_{n}",
@@ -292,8 +292,8 @@ BITS = [
     for n, r in (("and", np.bitwise_and), ("or", np.bitwise_or), ("xor", np.bitwise_xor))
 ] + [
     Op(
-        "bitwise_not",
-        tensors.bitwise_not,
+        "ops.bitwise_not",
+        ops.bitwise_not,
         lambda d: [Sample(s.args[0]) for s in _bits(d)],
         np.invert,
         torch="bitwise_not",

@@ -158,6 +158,8 @@ def interpolate(x, size=None, scale_factor=None, mode="nearest", align_corners=F
     h, w = x.shape[2:]
     factors = (scale_factor, scale_factor) if isinstance(scale_factor, (int, float)) else scale_factor
     out = pair(size) if size is not None else (int(h * factors[0]), int(w * factors[1]))
+    if mode == "area":
+        return adaptive(np.mean)(x, out)
     steps = (h / out[0], w / out[1]) if size is not None else (1 / factors[0], 1 / factors[1])
     y = np.zeros((*x.shape[:2], *out))
     for i, j in np.ndindex(*out):
@@ -510,6 +512,7 @@ OPS = [
             Sample(d(1, 1, 2, 2), scale_factor=(2, 1.5), mode="bilinear"),
             Sample(d(1, 1, 3, 5), scale_factor=(1.5, 0.7)),
             Sample(d(1, 1, 3, 2), scale_factor=(1.5, 1.8), mode="bilinear"),
+            Sample(d(1, 1, 5, 6), (2, 4), mode="area"),
             Sample(d(1, 2, 3, 2), (5, 4), mode="bicubic"),
             Sample(d(1, 1, 5, 6), (2, 3), mode="bicubic"),
             Sample(d(1, 1, 3, 4), (5, 2), mode="bicubic", align_corners=True),

@@ -83,12 +83,14 @@ def _writes(d: Draw):
     yield Sample(d(3, 2), -1, np.array([[1], [0]]), d(2, 1))
     yield Sample(d(3, 2), -1, np.array([[1], [0]]), d(3, 2), constants=(2,))  # PyTorch has no gradient of the rest
     yield Sample(d(3, 2), 1, np.array([[1], [0]]), 2.5)
+    yield Sample(d(3, 2), 1, np.array([[1], [0]]), value=2.5)
     yield Sample(d.integers(0, 9, 3, 2), 1, np.array([[1], [0]]), 1)
     yield Sample(d(3, 2), 0, np.zeros((0, 2), int), d(0, 2))
     yield Sample(d(), 0, np.array(0), d())
 
 
-def _scatter(x, dim, index, src):
+def _scatter(x, dim, index, src=None, value=None):
+    src = value if src is None else src
     y = x.copy()
     for at in np.ndindex(index.shape):
         place = list(at)
@@ -382,11 +384,12 @@ OPS = [
         ops.nonzero,
         lambda d: [
             Sample(d.integers(0, 2, 2, 3) * 1.0),
+            Sample(d.integers(0, 2, 2, 3) * 1.0, as_tuple=True),
             Sample(np.zeros((2, 2))),
             Sample(d(0, 3)),
             Sample(np.array(1.0)),
         ],
-        np.argwhere,
+        lambda x, as_tuple=False: list(np.nonzero(x)) if as_tuple else np.argwhere(x),
         torch="nonzero",
         verbs=("nonzero",),
         grad=False,

@@ -163,8 +163,11 @@ OPS = [
     Op(
         "ops.einsum",
         ops.einsum,
-        lambda d: [Sample(e, *[d(*s) for s in shapes]) for e, *shapes in EINSUMS],
-        lambda e, *xs: np.einsum(e, *xs),
+        lambda d: [
+            *(Sample(e, *[d(*s) for s in shapes]) for e, *shapes in EINSUMS),
+            Sample("ij,kj->ik", [d(2, 3), d(4, 3)]),
+        ],
+        lambda e, *xs: np.einsum(e, *(xs[0] if isinstance(xs[0], list) else xs)),
         torch="einsum",
         verbs=("einsum",),
         tolerance={**PRODUCT_TOLERANCE, "float32": (1e-5, 1e-5)},

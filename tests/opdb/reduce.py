@@ -79,6 +79,11 @@ def _var(x, dim=None, unbiased=True, keepdim=False):
         return total / max(n - unbiased, 0)
 
 
+def _mean_beside(x, dim=None, unbiased=True, keepdim=False):
+    with np.errstate(all="ignore"):
+        return np.mean(x, axis=axis_of(dim) if x.ndim else None, keepdims=keepdim)
+
+
 def _var_samples(d: Draw):
     yield Sample(d(2, 3))
     yield Sample(d(2, 3, 2), 1)
@@ -211,6 +216,22 @@ OPS = [
         verbs=(),
         bad=(*_bad("var"), Bad(Sample(np.array([1, 2])), DTypeError, "var.*int64")),
     ),
+    Op(
+        "ops.var_mean",
+        ops.var_mean,
+        _var_samples,
+        lambda x, *a: [_var(x, *a), _mean_beside(x, *a)],
+        torch="var_mean",
+        bad=tuple(_bad("var")),
+    ),
+    Op(
+        "ops.std_mean",
+        ops.std_mean,
+        _var_samples,
+        lambda x, *a: [np.sqrt(_var(x, *a)), _mean_beside(x, *a)],
+        torch="std_mean",
+        bad=tuple(_bad("std|var")),
+    ),
     Op("ops.std", ops.std, _var_samples, lambda *a: np.sqrt(_var(*a)), torch="std", bad=tuple(_bad("std|var"))),
     Op(
         "ops.amax",
@@ -309,6 +330,21 @@ OPS = [
         torch="cumsum",
         verbs=("cumsum",),
         bad=tuple(_bad("cumsum", False)),
+    ),
+    Op(
+        "ops.cumprod",
+        ops.cumprod,
+        lambda d: [
+            Sample(d(2, 3), 0),
+            Sample(d(2, 3), -1),
+            Sample(np.array([2.0, 0.0, 3.0, 0.0, 4.0]), 0),
+            Sample(d(), 0),
+            Sample(d(0, 3), 0),
+            Sample(d(0, 3), 1),
+        ],
+        lambda x, dim: np.cumprod(x, axis=dim) if x.ndim else x,
+        torch="cumprod",
+        bad=tuple(_bad("cumprod", False)),
     ),
     Op(
         "ops.logsumexp",

@@ -145,11 +145,14 @@ MOVES = [
     Op(
         "ops.movedim",
         ops.movedim,
-        calls(((2, 3, 2), 0, 2), ((2, 3, 2), -1, 0), ((0, 3), 0, 1)),
+        calls(((2, 3, 2), 0, 2), ((2, 3, 2), -1, 0), ((0, 3), 0, 1), ((2, 3, 4, 5), (1, -1), (2, 0)), ((2, 3, 4), (2, 0), (0, 2))),
         np.moveaxis,
         torch="movedim",
         without={"scalar": "an axis is needed"},
-        bad=(Bad(Sample(Z, 0, 2), IndexError, "movedim: dim 2"),),
+        bad=(
+            Bad(Sample(Z, 0, 2), IndexError, "movedim: dim 2"),
+            Bad(Sample(Z, (0, 1), (0,)), ShapeError, "movedim: 2 axes for 1 places"),
+        ),
     ),
     Op(
         "ops.squeeze",
@@ -302,8 +305,11 @@ MOVES = [
     Op(
         "ops.flip",
         ops.flip,
-        calls(((2, 3), 0), ((2, 3), (0, 1)), ((2, 3), (-1,)), ((0, 3), 0)),
-        lambda x, *d: np.flip(x, d[0]),
+        lambda d: [
+            *calls(((2, 3), 0), ((2, 3), (0, 1)), ((2, 3), (-1,)), ((0, 3), 0))(d),
+            Sample(d(2, 3), dims=(1,)),
+        ],
+        lambda x, *d, dims=None: np.flip(x, d[0] if d else dims),
         torch=method("flip"),
         verbs=("flip",),
         without={"scalar": "an axis is needed"},
@@ -330,8 +336,38 @@ MOVES = [
         calls(((2, 3), 2, 1), ((3,), (2, 2)), ((), 3), ((0, 2), 2, 2), ((2,), 0)),
         lambda x, *t: np.tile(x, t[0] if isinstance(t[0], tuple) else t),
         torch=method("repeat"),
-        aliases=("ops.tile",),
         bad=(Bad(Sample(Z, 2), ShapeError, "repeat.*fewer entries"), Bad(Sample(Z, 2, -1), ShapeError, "repeat")),
+    ),
+    Op(
+        "ops.tile",
+        ops.tile,
+        calls(((2, 3), (2,)), ((2, 3), (2, 1)), ((3,), (2, 2)), ((), (3,)), ((0, 2), (2, 2))),
+        np.tile,
+        torch="tile",
+        bad=(Bad(Sample(Z, (2, -1)), ShapeError, "repeat"),),
+    ),
+    Op(
+        "ops.narrow",
+        ops.narrow,
+        calls(((3, 4), 1, 1, 2), ((3, 4), 0, -2, 2), ((3,), 0, 3, 0), ((0, 3), 1, 0, 3)),
+        lambda x, dim, start, length: np.take(x, range(start % max(x.shape[dim], 1) if start < 0 else start, (
+            start % max(x.shape[dim], 1) if start < 0 else start) + length), axis=dim),
+        torch="narrow",
+        without={"scalar": "an axis is needed"},
+        bad=(
+            Bad(Sample(Z, 1, 2, 2), ShapeError, r"narrow: 2 positions from 2 are not in axis 1 of shape \(2, 3\)"),
+            Bad(Sample(Z, 1, -4, 1), ShapeError, "narrow: 1 positions from -4"),
+            Bad(Sample(Z, 2, 0, 1), IndexError, "narrow: dim 2"),
+        ),
+    ),
+    Op(
+        "ops.diag",
+        ops.diag,
+        calls(((3, 4),), ((3, 4), 1), ((4, 3), -2), ((2, 3), 4), ((3,),), ((3,), 2), ((2,), -1), ((0,), 1), ((0, 2),)),
+        np.diag,
+        torch="diag",
+        without={"scalar": "an axis is needed"},
+        bad=(Bad(Sample(np.zeros((2, 2, 2))), ShapeError, r"diag: expected a vector or a matrix, found shape \(2, 2, 2\)"),),
     ),
     Op(
         "ops.tril",

@@ -126,10 +126,10 @@ def interpolate(input: Tensor, size: Any = None, scale_factor: Any = None, mode:
     Args:
         size: (h, w) or one int; or give ``scale_factor``, one number or (h, w): the size is rounded down, the pixels' places
             are those of the exact factor.
-        mode: "nearest"; "bilinear", linear between two pixels along each axis; or "bicubic", cubic through four (Keys 1981:
-            Cubic convolution interpolation for digital image processing, with a = -0.75 as in PyTorch and OpenCV), which
-            may overshoot.  Nothing is averaged when images shrink.
-        align_corners: not for nearest: the centres of the corner pixels stay where they are (else the corners of the image do).
+        mode: "nearest"; "area", the mean over :func:`adaptive_avg_pool2d`'s windows; "bilinear", linear between two pixels along
+            each axis; or "bicubic", cubic through four (Keys 1981: Cubic convolution interpolation for digital image processing,
+            with a = -0.75 as in PyTorch and OpenCV), which may overshoot.  But for "area" nothing is averaged when images shrink.
+        align_corners: for the last two: the centres of the corner pixels stay where they are (else the corners of the image do).
 
     Raises:
         ShapeError: neither or both of size and scale_factor, or no pixels on either side.  ConfigError: another mode.
@@ -138,8 +138,8 @@ def interpolate(input: Tensor, size: Any = None, scale_factor: Any = None, mode:
     expect_tensors("interpolate", input)
     if (size is None) == (scale_factor is None) or input.ndim != 4:
         raise ShapeError(f"interpolate: give size or scale_factor for an (N, C, H, W) input, found shape {input.shape}")
-    if mode not in ("nearest", "bilinear", "bicubic"):
-        raise ConfigError(f"interpolate: mode {mode!r} is not known; use nearest, bilinear or bicubic")
+    if mode not in ("nearest", "area", "bilinear", "bicubic"):
+        raise ConfigError(f"interpolate: mode {mode!r} is not known; use nearest, area, bilinear or bicubic")
     h, w = input.shape[2:]
     if size is None:
         fh, fw = (scale_factor, scale_factor) if isinstance(scale_factor, (int, float)) else scale_factor
@@ -152,6 +152,8 @@ def interpolate(input: Tensor, size: Any = None, scale_factor: Any = None, mode:
                          "high and wide")
     if mode == "nearest":
         return input[:, :, _nearest(h, out_h, fh)][:, :, :, _nearest(w, out_w, fw)]
+    if mode == "area":
+        return adaptive_avg_pool2d(input, (out_h, out_w))
     floating("interpolate", input)
     taps = _linear_taps if mode == "bilinear" else _cubic_taps
     y = _resample(input, 2, [taps(at, h) for at in _places(h, out_h, fh, align_corners)])
