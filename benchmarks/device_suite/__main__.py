@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from benchmarks.bench import ROOT, clean_environment, machine
@@ -33,7 +34,7 @@ def parser() -> argparse.ArgumentParser:
     main.add_argument("--device", choices=["cuda", "emu"], default="cuda", help="emu: the tests' emulator, implies --tiny")
     main.add_argument("--tiny", action="store_true", help="tiny sizes: shows that the code runs, measures nothing")
     main.add_argument("--again", action="store_true", help="do failed and missing cases once more")
-    main.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
+    main.add_argument("--until", type=float, help=argparse.SUPPRESS)  # a worker's end, on the clock that all processes share
     return main
 
 
@@ -49,7 +50,7 @@ def worker(options: argparse.Namespace, store: Store) -> int:
     """One part, in this process."""
     device = open_device(options.device)
     store.describe({**machine(), "gpu": device.facts()})
-    return work(options.parts[0], Suite(device, store, options.tiny, options.only), Deadline(options.budget))
+    return work(options.parts[0], Suite(device, store, options.tiny, options.only), Deadline(options.until - time.monotonic()))
 
 
 def run_part(part: str, options: argparse.Namespace, seconds: float) -> str:
@@ -59,7 +60,8 @@ def run_part(part: str, options: argparse.Namespace, seconds: float) -> str:
         left = deadline.left()
         if left <= 0:
             return "out of time"
-        command = [sys.executable, "-m", "benchmarks.device_suite", "--worker", "--parts", part, "--budget", str(left)]
+        until = str(time.monotonic() + left)
+        command = [sys.executable, "-m", "benchmarks.device_suite", "--parts", part, "--until", until]
         command += ["--out", str(options.out), "--only", options.only, "--device", options.device, *["--tiny"] * options.tiny]
         # A session of its own, so that what it starts ends with it.
         process = subprocess.Popen(command, cwd=ROOT, env=environment(), start_new_session=True)
@@ -104,7 +106,7 @@ def main(arguments: list[str] | None = None) -> int:
     deadline = Deadline(options.budget - TABLE_SECONDS)
     try:
         store = Store(options.out, options.device, options.tiny)
-        if options.worker:
+        if options.until is not None:
             return worker(options, store)
         check_device(options.device)
     except Refused as error:

@@ -11,6 +11,7 @@ import contextlib
 import gc
 import importlib
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -146,7 +147,7 @@ class Cuda:
     def tidy(self) -> None:
         gc.collect()
         self.xp.get_default_memory_pool().free_all_blocks()
-        torch = find_torch()
+        torch = sys.modules.get("torch")  # imported only by the parts that need it
         if torch is not None and torch.cuda.is_available():
             torch.cuda.empty_cache()
 

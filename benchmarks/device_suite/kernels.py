@@ -15,7 +15,7 @@ from typing import Any
 from benchmarks.device_suite.devices import Device
 from benchmarks.device_suite.environment import COPY, FMA, MATMUL
 from benchmarks.device_suite.features import BFLOAT16, FLOAT32, TF32
-from benchmarks.device_suite.samples import LARGE, TINY, sample, verbs
+from benchmarks.device_suite.samples import LARGE, PLAIN, TINY, sample, verbs
 from benchmarks.device_suite.work import Deadline, Missing, Suite, Task, in_a_line, timing
 from minidl import kernels
 from minidl.inspect.kernel_samples import Sample
@@ -25,7 +25,6 @@ PRECISIONS = (FLOAT32, TF32, BFLOAT16)
 CONVOLUTIONS = ("conv2d", "conv2d_input_grad", "conv2d_weight_grad")  # what is told its precision, as the last argument
 TINY_VERBS = ("relu", "conv2d", "softmax", "sgd_")
 FIRST = ("cuda", "tensor")  # the order of variants; the rest follows as it comes
-PLAIN = ("cupy", "numpy")
 # Differences from the plain variant, relative to the result's norm: sums in another order; factors rounded to TF32's 11 bits
 # (5e-4 each); results of 8 bits (4e-3 each).  A wrong kernel is off by its results' own size.
 ALLOWED = {FLOAT32: 1e-3, TF32: 5e-3, BFLOAT16: 3e-2}

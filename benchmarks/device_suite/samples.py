@@ -20,6 +20,8 @@ RAGGED = {"N": 6, "C": 20, "H": 14, "W": 14, "ROWS": 37, "CLASSES": 101, "TOKENS
           "DRAWS": 1027, "PARAMETERS": [(7, 5, 3, 3), (13,)]}  # fmt: skip
 EVEN = {**RAGGED, "C": 64, "TOKENS": (2, 32, 48)}
 
+PLAIN = ("cupy", "numpy")  # variants that are array-module code, not kernels
+
 # Statistics that a verb of 16-bit arrays takes in float32.
 WIDE = {"mean", "invstd"}
 
@@ -81,5 +83,4 @@ def dtype_of(xp: Any, name: str) -> Any:
 
 def verbs(device: str) -> list[str]:
     """The verbs that have kernels of our own on a device, and a sample."""
-    plain = {"cupy", "numpy", "reference"}
-    return [verb for verb in kernel_samples.SAMPLES if set(kernels.variants(verb, device)) - plain]
+    return [verb for verb in kernel_samples.SAMPLES if set(kernels.variants(verb, device)) - set(PLAIN)]

@@ -17,14 +17,15 @@ from typing import Any
 import numpy as np
 
 import minidl
-from benchmarks.device_suite.work import Deadline, Missing, Suite, Task, in_a_line, timing
+from benchmarks.device_suite.work import Deadline, Missing, Suite, Task, Unfinished, in_a_line, timing
 from benchmarks.nets.contenders import VECTOR, Contender, build
 from benchmarks.nets.table import NETS
 from minidl import kernels
 from minidl.inspect import table
 from minidl.inspect.trace import Call, trace
 
-GPU = "GPU"
+GPU, NUMBA = "GPU", "Numba"
+COMPILING = 30.0  # seconds that Numba may need for the first call of a layer
 BATCH = 64
 TINY_LAYERS = 3
 ROUNDS, SECONDS = 11, 4.0  # of a contender in a case: the slow ones get fewer rounds
@@ -48,7 +49,7 @@ def tasks(suite: Suite) -> Iterator[Task]:
                 what = "forward and backward" if backward else "forward"
                 name = f"{names.get(call.path, call.path)}, {what}"
                 yield Task(name, layer_of(suite, call, shape, backward), 8.0)
-    yield Task("whole step", lambda _: whole(suite, contender), 30.0)
+    yield Task("whole step", lambda deadline: whole(suite, deadline, contender), 30.0)
 
 
 def contenders(suite: Suite) -> Iterator[tuple[str, str, Callable[[], AbstractContextManager[None]]]]:
@@ -57,11 +58,11 @@ def contenders(suite: Suite) -> Iterator[tuple[str, str, Callable[[], AbstractCo
     yield "vector", "cpu", contextlib.nullcontext
     yield "NumPy", "cpu", lambda: kernels.use("numpy")
     if importlib.util.find_spec("numba") and not suite.tiny:
-        yield "Numba", "cpu", lambda: kernels.use("numba")
+        yield NUMBA, "cpu", lambda: kernels.use("numba")
 
 
 def layer_of(suite: Suite, call: Call, shape: tuple[int, ...], backward: bool) -> Callable[[Deadline], dict[str, Any]]:
-    def run(_: Deadline) -> dict[str, Any]:
+    def run(deadline: Deadline) -> dict[str, Any]:
         values = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
 
         def prepare(device: str) -> Callable[[], Any]:
@@ -69,7 +70,7 @@ def layer_of(suite: Suite, call: Call, shape: tuple[int, ...], backward: bool) -
             x = minidl.tensor(values, device=device, requires_grad=backward)
             return lambda: once(module, x, backward)
 
-        return compare(suite, prepare, f"{call.path}, {type(call.module).__name__}, {'x'.join(map(str, shape))}")
+        return compare(suite, deadline, prepare, f"{call.path}, {type(call.module).__name__}, {'x'.join(map(str, shape))}")
 
     return run
 
@@ -87,7 +88,7 @@ def once(module: Any, x: Any, backward: bool) -> Any:
     return y.detach()
 
 
-def whole(suite: Suite, contender: Contender) -> dict[str, Any]:
+def whole(suite: Suite, deadline: Deadline, contender: Contender) -> dict[str, Any]:
     """A training step of the whole net."""
 
     def prepare(device: str) -> Callable[[], Any]:
@@ -95,15 +96,21 @@ def whole(suite: Suite, contender: Contender) -> dict[str, Any]:
         found.mode("step")
         return lambda: found.step().detach()
 
-    return compare(suite, prepare, f"{contender.net.model}, {contender.net.what}")
+    return compare(suite, deadline, prepare, f"{contender.net.model}, {contender.net.what}")
 
 
-def compare(suite: Suite, prepare: Callable[[str], Callable[[], Any]], what: str) -> dict[str, Any]:
-    """The times of all contenders, and how many times the GPU's the others' are."""
+def compare(suite: Suite, deadline: Deadline, prepare: Callable[[str], Callable[[], Any]], what: str) -> dict[str, Any]:
+    """The times of all contenders, and how many times the GPU's the others' are.
+
+    Raises:
+        Unfinished: there is no time for Numba to compile.
+    """
     entry: dict[str, Any] = {"what": what, "threads": minidl.get_num_threads(), "timings": {}, "first": {}, "differences": {},
                              "missing": {}}  # fmt: skip
     expected = None
     for name, device, block in contenders(suite):
+        if name == NUMBA and deadline.left() < COMPILING:
+            raise Unfinished(entry)
         try:
             with block():
                 call = prepare(device)

@@ -78,7 +78,9 @@ class Runner:
         place = suite.device.name if self.ours else suite.device.torch
         self.contender: Contender = build(kind, net, 1 if suite.tiny else torch_threads(torch), place)
         if name in (COMPILED, COMPILED_GRAPH):
-            self.contender.run = torch.compile(self.contender.model, backend="eager" if suite.tiny else "inductor")
+            torch.compiler.reset()  # or else the ninth net with the same code would quietly run uncompiled
+            backend = "eager" if suite.tiny else "inductor"
+            self.contender.run = torch.compile(self.contender.model, backend=backend, dynamic=False)
         self.precision: Callable[[], Any] = (
             functools.partial(features.minidl_precision, precision)
             if self.ours

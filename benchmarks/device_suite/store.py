@@ -51,7 +51,7 @@ class Store:
         try:
             found = json.loads(self.path.read_text(encoding="utf-8"))
             kind = found["device"], not found["measurement"]
-        except (ValueError, KeyError) as error:
+        except (ValueError, KeyError, TypeError) as error:
             raise Refused(f"{self.path} is not a file of this suite ({error}); give another --out") from None
         if kind != (device, tiny):
             was = f"--device {kind[0]}{' --tiny' * kind[1]}"

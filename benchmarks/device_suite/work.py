@@ -15,7 +15,7 @@ from benchmarks.device_suite.store import Store
 
 # name: (module of this package, its share of the time)
 PARTS: dict[str, tuple[str, float]] = {
-    "environment": ("environment", 1),
+    "environment": ("environment", 2),
     "compile": ("compilation", 1),
     "tests": ("testing", 6),
     "sanitizer": ("sanitizer", 3),
