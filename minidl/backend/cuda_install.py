@@ -1,7 +1,6 @@
 """Whether CuPy works here, and if not, the one sentence that says why and what to do."""
 from __future__ import annotations
 
-import importlib.metadata
 import os
 from typing import Any
 
@@ -12,11 +11,12 @@ NEWEST = "pip install 'minidl[cuda13]'"
 
 def packages() -> dict[str, str]:
     """The packages that bring a ``cupy`` to import, with their versions.  Two of them overwrite each other's files."""
+    from importlib import metadata  # not for `import minidl`: it brings seventy modules
     found = {}
     for name in PACKAGES:
         try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
             continue
     return found
 

@@ -99,7 +99,7 @@ class Prefetcher:
             return None
         images, labels, finish = batch
         with self.F.xp.cuda.Device(self.F.index):
-            arrays = [self.F.empty(x.shape, x.dtype) for x in (images, labels)]
+            arrays = self.F.empty(images.shape, images.dtype), self.F.empty(labels.shape, labels.dtype)
             stream.wait_event(self._mark(self.F.xp.cuda.get_current_stream()))
             for array, source in zip(arrays, (images, labels), strict=True):
                 array.set(source, stream=stream)

@@ -7,7 +7,7 @@ import functools
 import threading
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future
 from queue import SimpleQueue
 from typing import Any, NamedTuple, TypeVar
@@ -179,7 +179,7 @@ class DataLoader:
                 yield batch
             self._epoch, self._given = epoch + 1, 0
 
-    def _ahead(self, epoch: int, start: int, prepare: Callable[[Array, int, int], T]) -> Iterator[T]:
+    def _ahead(self, epoch: int, start: int, prepare: Callable[[Array, int, int], T]) -> Generator[T, None, None]:
         """``prepare`` of every batch, by the threads."""
         # Number 0 of an epoch's keys orders the images, 1 + b augments batch b.
         order = (

@@ -181,7 +181,8 @@ def _activations(draw: Draw) -> list[Tensor]:
 
 
 def _attention(draw: Draw) -> list[Tensor]:
-    return [F.scaled_dot_product_attention(*(draw(2, 3, 10, 16) for _ in range(3)))]
+    q, k, v = (draw(2, 3, 10, 16) for _ in range(3))
+    return [F.scaled_dot_product_attention(q, k, v)]
 
 
 def _products(draw: Draw) -> list[Tensor]:
