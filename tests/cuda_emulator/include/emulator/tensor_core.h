@@ -24,6 +24,9 @@ EMULATOR_CODE inline void queue_copy(void* target, const void* source, int bytes
     fiber->copies[fiber->copy_count++] = {target, source, bytes, size, fiber->copy_group};
 }
 
+// A function of its own, so that the sanitizers see what ldmatrix reads.
+__attribute__((noinline)) inline uint16_t read_element(const uint16_t* p) { return *p; }
+
 EMULATOR_CODE inline void load_matrices(unsigned (&r)[4], const void* row_address, bool transposed, const char* site) {
     if ((uintptr_t)row_address & 15) fail("%s: ldmatrix: row address is not a multiple of 16", site);
     Posted slot = meet(~0u, site, &row_address, sizeof row_address);
@@ -32,7 +35,7 @@ EMULATOR_CODE inline void load_matrices(unsigned (&r)[4], const void* row_addres
         uint16_t pair[2];
         for (int e = 0; e < 2; e++) {
             const int row = transposed ? lane % 4 * 2 + e : lane / 4, column = transposed ? lane / 4 : lane % 4 * 2 + e;
-            pair[e] = posted<const uint16_t*>(slot, matrix * 8 + row)[column];
+            pair[e] = read_element(posted<const uint16_t*>(slot, matrix * 8 + row) + column);
         }
         memcpy(&r[matrix], pair, 4);
     }
@@ -67,7 +70,7 @@ template <int SIZE> inline void copy_async(void* target, const void* source, int
     for (int i = 0; i < bytes; i++) (void)((const volatile char*)source)[i];      // here, so that ASan sees the read
     emulator::queue_copy(target, source, bytes, SIZE);
 }
-inline void copy_async_commit() { emulator::scheduler.current->copy_group++; }
+EMULATOR_CODE inline void copy_async_commit() { emulator::scheduler.current->copy_group++; }
 template <int LEFT> inline void copy_async_wait() { emulator::finish_copies(LEFT); }
 #define load_matrix_x4(r, ...) emulator::load_matrices(r, __VA_ARGS__, false, EMULATOR_SITE)
 #define load_matrix_x4_transposed(r, ...) emulator::load_matrices(r, __VA_ARGS__, true, EMULATOR_SITE)
