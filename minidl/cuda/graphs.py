@@ -7,10 +7,12 @@ import os
 import traceback
 import warnings
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
+from minidl.autograd.autocast import Casting
 from minidl.backend.rng import get_rng_state, set_rng_state
+from minidl.config import autocast
 from minidl.errors import ConfigError, DeviceError, DTypeError, ShapeError
 from minidl.kernels.cuda.capture import Capture, noting
 from minidl.tensor import Tensor
@@ -143,7 +145,7 @@ class Graph:
             with self._stream:
                 self._stream.begin_capture()
                 try:
-                    with cuda.using_allocator(pool.malloc), capture.active(), noting(self._owners):
+                    with cuda.using_allocator(pool.malloc), capture.active(), noting(self._owners), _own_casts():
                         self._outputs = self._step(*self._like)
                 except BaseException:
                     with contextlib.suppress(Exception):
@@ -192,6 +194,14 @@ class Graph:
         set_rng_state((seed, (offset + self._drawn) % 2**64))
         # Copies: the next replay writes where the graph's own results lie.
         return _map(self._outputs, lambda t: Tensor(F.copy(t.data), F))
+
+
+@contextlib.contextmanager
+def _own_casts() -> Iterator[None]:
+    """Parameters that autocast converted before the capture are converted again in it, and in every replay."""
+    state = autocast.get()
+    with autocast(state and Casting(state.dtype, {})):
+        yield
 
 
 def _forget_pools() -> None:

@@ -384,3 +384,25 @@ def test_a_graph_leaves_no_memory_behind(cupy):
     cupy.world.used[0] = 0                           # the stand-in's pools share one count
     graphs._forget_pools()
     assert len(graphs._pools) == before
+
+
+def test_under_autocast(cupy):
+    """A block around the whole training shares converted parameters between calls; a graph converts them in each replay."""
+    pytest.importorskip("ml_dtypes")
+
+    def train(wrap):
+        run = Run(mlp, momentum, wrap)
+        with minidl.autocast("bfloat16"):
+            evaluate = wrap(run.model.eval())
+            for images, _ in batches(1):
+                x = minidl.tensor(images, device="cuda")
+                before = [evaluate(x).detach().numpy() for _ in range(5)]
+            run.model.train()
+            run.train(6)
+            run.model.eval()
+            return run, [*before, evaluate(x).detach().numpy()]
+
+    (expected, outputs), (found, again) = train(lambda step: step), train(minidl.cuda.graph)
+    assert found.step.reason is None
+    assert_same(found.everything(), expected.everything())
+    np.testing.assert_array_equal(np.array(again), np.array(outputs))
