@@ -9,6 +9,7 @@ from typing import Any
 from benchmarks.device_suite.kernels import rate, roof_of
 from benchmarks.device_suite.store import TABLE, Store, replace
 from benchmarks.device_suite.work import PARTS
+from minidl.inspect.speed import TITLES
 
 Entry = dict[str, Any]
 
@@ -30,7 +31,7 @@ def page(store: Store) -> Iterator[str]:
         entries = [entry for (of, _), entry in store.results.items() if of == part]
         if entries:
             yield f"\n## {part}\n"
-            done = [entry for entry in entries if entry["status"] == "measured"]
+            done = [entry for entry in entries if entry["status"] == "measured" or "rows" in entry]
             if done:
                 yield from SECTIONS[part](done, store)
             yield from others(entries)
@@ -154,15 +155,19 @@ def steps(entries: list[Entry], _: Store) -> Iterator[str]:
 
 
 def speedup(entries: list[Entry], _: Store) -> Iterator[str]:
-    names = contenders(entries)
-    lines = []
     for entry in entries:
-        times = [milliseconds(entry["timings"].get(name)) for name in names]
-        ratios = entry.get("ratios", {})
-        said = [f"{ratios[name]:.1f}" if name in ratios else "-" for name in names if name != "GPU"]
-        lines.append([entry["case"], entry["what"], *times, *said])
-    yield f"{entries[0]['threads']} threads on the CPU.\n"
-    yield from rows(["layer", "of", *(f"{n}, ms" for n in names), *(f"{n} / GPU" for n in names if n != "GPU")], lines)
+        names = list(dict.fromkeys(name for row in entry["rows"] for name in row["cells"]))
+        cpus = [name for name in names if name != "gpu"]
+        lines = []
+        for row in entry["rows"]:
+            times = [f"{row['cells'][name]['seconds'] * 1e3:.4g}" if name in row["cells"] else "-" for name in names]
+            ratios = [f"{row['times_gpu'][name]:.1f}" if name in row["times_gpu"] else "-" for name in cpus]
+            more = f" (and {row['like']} like it)" if row["like"] else ""
+            shape = "x".join(map(str, row["shape"]))
+            lines.append([row["name"] + more, shape, *times, *ratios, f"{row['difference']:.1e}"])
+        yield f"{entry['case']}: {entry['what']}.\n"
+        heads = [*(f"{TITLES[n]}, ms" for n in names), *(f"{TITLES[n]} / GPU" for n in cpus)]
+        yield from rows(["layer", "input", *heads, "difference"], lines)
 
 
 def overhead(entries: list[Entry], _: Store) -> Iterator[str]:

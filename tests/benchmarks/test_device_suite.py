@@ -16,13 +16,13 @@ import pytest
 
 from benchmarks.bench import ROOT
 from benchmarks.device_suite import __main__ as command
-from benchmarks.device_suite import devices, features, kernels, reporter, sanitizer, steps, testing, work
+from benchmarks.device_suite import devices, features, kernels, reporter, sanitizer, speedup, steps, testing, work
 from benchmarks.device_suite.report import page
 from benchmarks.device_suite.samples import TINY, argument_names, sample, sized, upload, verbs
 from benchmarks.device_suite.store import ATTEMPTS, FILE, RESULTS, TABLE, Refused, Store
 from benchmarks.device_suite.work import BROKEN, DONE, OUT_OF_TIME, PARTS, Deadline, Missing, Suite, Task, Unfinished
 from minidl.backend import select
-from minidl.inspect import kernel_samples
+from minidl.inspect import kernel_samples, speed
 from minidl.inspect.kernel_samples import Sample
 from minidl.kernels.cuda import launch
 from tests.fake_cupy import fake_cupy, installer
@@ -558,3 +558,17 @@ def test_it_needs_none_of_what_may_be_absent(tmp_path):
     lines = done.stdout.splitlines()
     assert lines[0] == "('missing', {'why': 'bfloat16 needs ml_dtypes'})"
     assert "'cuda'" in lines[1] and lines[2] == "{'torch': 'PyTorch is not installed'}"
+
+
+def test_rows_that_did_not_fit_are_done_later(monkeypatch, suite, tmp_path):
+    cells = {"numpy": speed.Cell(0.1, 0.05, 3, 0.0), "gpu": speed.Cell(0.2, 0.001, 7, 1e-6)}
+    made = [speed.Row("conv1", "conv", (64, 3, 8, 8), 1, cells, {}), speed.Row("fc", "fc", (64, 9), 0, {}, {"gpu": "no time"})]
+    monkeypatch.setattr(speedup, "Bench", lambda *arguments, budget: types.SimpleNamespace(rows=lambda: iter(made)))
+    (task,) = speedup.tasks(suite)
+    with pytest.raises(Unfinished):
+        task.run(Deadline(90))
+    (entry,) = read(tmp_path)["results"]
+    assert entry["case"] == "alexnet, batch 64" and entry["rows"][0]["times_gpu"] == {"numpy": pytest.approx(50.0)}
+    assert "| conv1 (and 1 like it) | 64x3x8x8 | 50 | 1 | 50.0 | 1.0e-06 |" in "\n".join(page(suite.store))
+    del made[1]
+    assert len(task.run(Deadline(90))["rows"]) == 1
