@@ -1,4 +1,4 @@
-// elementwise.cu - ReLU, the gradients of ReLU and tanh, addition.  Bound by memory: 2 or 3 arrays pass, nothing is computed.
+// elementwise.cu - ReLU, the gradients of ReLU and tanh, addition, a bias for every row.  Bound by memory: 2 or 3 arrays pass, nothing is computed.
 //
 //   naive   a thread an element
 //   cuda    four elements of a thread in one 16-byte access (8 of a 16-bit type): a quarter of the instructions per byte
@@ -29,4 +29,18 @@ extern "C" __global__ void tanh_grad(const T* __restrict__ gy, const T* __restri
 }
 extern "C" __global__ void add(const T* __restrict__ a, const T* __restrict__ b, T* __restrict__ y, Index n) {
     each_packed(a, b, y, n, add_of);
+}
+
+// y (rows, N) += b (N,)
+extern "C" __global__ void add_bias_naive(T* y, const T* __restrict__ b, Index n, int N) {
+    GRID_STRIDE(i, n) y[i] = T(add_of(A(y[i]), A(b[i % N])));
+}
+extern "C" __global__ void add_bias(T* y, const T* __restrict__ b, Index n, int N) {
+    PACKS_OF_CHANNELS(p, c, n, N) {
+        Pack v = reinterpret_cast<const Pack*>(y)[p];
+        const Pack bias = reinterpret_cast<const Pack*>(b)[c / PACK];
+#pragma unroll
+        for (int e = 0; e < PACK; e++) v.v[e] = T(add_of(A(v.v[e]), A(bias.v[e])));
+        reinterpret_cast<Pack*>(y)[p] = v;
+    }
 }

@@ -1,4 +1,4 @@
-"""Launches of elementwise.cu: ReLU, the gradients of ReLU and tanh, and addition."""
+"""Launches of elementwise.cu: ReLU, the gradients of ReLU and tanh, addition, a bias for every row."""
 from typing import Any
 
 from minidl.kernels.cuda.launch import Array, cuda, launch, same_dtype
@@ -48,3 +48,21 @@ def register(file: str, verb: str, entry: str) -> None:
 
 for _verb in ("relu", "relu_grad", "tanh_grad", "add"):
     register(FILE, _verb, _verb)
+
+
+def _takes_bias(y: Array, b: Array) -> bool:
+    return same_dtype(y, b) and y.flags.c_contiguous and b.flags.c_contiguous
+
+
+@cuda("add_bias_", "naive", _takes_bias)
+def add_bias_naive_(gpu: Any, y: Array, b: Array) -> None:
+    launch(gpu, FILE, "add_bias_naive", (y, b, y.size, b.size), dtype=y.dtype, work=y.size)
+
+
+@cuda("add_bias_", "cuda", _takes_bias)
+def add_bias_(gpu: Any, y: Array, b: Array) -> None:
+    pack = 16 // y.dtype.itemsize
+    if b.size % pack or gpu.address(y) % 16 or gpu.address(b) % 16:
+        add_bias_naive_(gpu, y, b)
+    else:
+        launch(gpu, FILE, "add_bias", (y, b, y.size, b.size), dtype=y.dtype, work=y.size // pack)

@@ -126,6 +126,17 @@ extern "C" __global__ void batch_norm_join(const A* __restrict__ partial, A* __r
     }
 }
 
+// Both running statistics move by `momentum` towards a batch's; correction: count / (count - 1), or 1.  In one launch: array by array
+// it would be a dozen, each longer on the way than at work.
+extern "C" __global__ void running_stats(A* running_mean, A* running_var, const A* __restrict__ mean, const A* __restrict__ invstd, int C,
+        A momentum, A eps, A correction) {
+    GRID_STRIDE(c, C) {
+        const A var = A(1) / (invstd[c] * invstd[c]) - eps;
+        running_mean[c] = (A(1) - momentum) * running_mean[c] + momentum * mean[c];
+        running_var[c] = (A(1) - momentum) * running_var[c] + momentum * (var > A(0) || var != var ? var * correction : A(0));
+    }
+}
+
 extern "C" __global__ void __launch_bounds__(256, 2) batch_norm_statistics_naive(const T* __restrict__ x, A* __restrict__ mean,
         A* __restrict__ invstd, Index rows, int C, double eps) {
     __shared__ A partial[32];
@@ -164,13 +175,6 @@ extern "C" __global__ void batch_norm_apply_naive(const T* __restrict__ x, const
         y[i] = T(normalised(A(x[i]), k, residual ? A(residual[i]) : A(0), relu));
     }
 }
-
-// A pack a thread, and then the one that all threads further on: both the pack and its channels by additions.
-#define PACKS_OF_CHANNELS(p, c, n, C)                                                                                       \
-    const Index step_ = (Index)gridDim.x * blockDim.x;                                                                      \
-    const int columns_ = (C) / PACK, ahead_ = int(step_ % columns_) * PACK;                                                 \
-    Index p = (Index)blockIdx.x * blockDim.x + threadIdx.x;                                                                 \
-    for (int c = int(p % columns_) * PACK; p < (n) / PACK; p += step_, c += c + ahead_ >= (C) ? ahead_ - (C) : ahead_)
 
 // The same for C that PACK divides.
 extern "C" __global__ void batch_norm_apply(const T* __restrict__ x, const A* __restrict__ mean, const A* __restrict__ spread,

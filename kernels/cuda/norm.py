@@ -172,6 +172,21 @@ def batch_norm_relu_grad(
     return _batch_norm_grad(gpu, gy, x, w, y, mean, invstd, residual)
 
 
+def _takes_running(running_mean: Array, running_var: Array, mean: Array, invstd: Array, **options: Any) -> bool:
+    arrays = running_mean, running_var, mean, invstd
+    return same_dtype(*arrays) and mean.dtype.itemsize > 2 and all(a.flags.c_contiguous for a in arrays)
+
+
+@cuda("running_stats_", "cuda", _takes_running)
+def running_stats_(
+    gpu: Any, running_mean: Array, running_var: Array, mean: Array, invstd: Array, *, count: int, momentum: float, eps: float,
+    unbiased: bool,
+) -> None:  # fmt: skip
+    correction = count / (count - 1) if unbiased else 1.0
+    arguments = (running_mean, running_var, mean, invstd, mean.size, momentum, eps, correction)
+    launch(gpu, FILE, "running_stats", arguments, dtype=mean.dtype, work=mean.size)
+
+
 def _layer_norm(
     gpu: Any, entry: str, x: Array, w: Array | None, b: Array | None, ndim: int, eps: float
 ) -> tuple[Array, Array, Array]:

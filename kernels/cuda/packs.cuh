@@ -37,3 +37,11 @@ __device__ __forceinline__ void each_packed(const T* __restrict__ a, const T* __
     const Index i = n / PACK * PACK + (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i < n) y[i] = T(f(A(a[i]), A(b[i])));
 }
+
+// Packs of rows of C, which PACK divides: a pack a thread, and then the one that all threads further on.  c is the first of its
+// channels, found by additions: a division for each would take longer than the memory does.
+#define PACKS_OF_CHANNELS(p, c, n, C)                                                                                       \
+    const Index step_ = (Index)gridDim.x * blockDim.x;                                                                      \
+    const int columns_ = (C) / PACK, ahead_ = int(step_ % columns_) * PACK;                                                 \
+    Index p = (Index)blockIdx.x * blockDim.x + threadIdx.x;                                                                 \
+    for (int c = int(p % columns_) * PACK; p < (n) / PACK; p += step_, c += c + ahead_ >= (C) ? ahead_ - (C) : ahead_)

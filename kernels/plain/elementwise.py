@@ -24,6 +24,11 @@ def tanh_grad(xp: Any, gy: Array, y: Array) -> Array:
     return slope.astype(gy.dtype, copy=False)
 
 
+@plain("add_bias_")
+def add_bias_(xp: Any, y: Array, b: Array) -> None:
+    y += b
+
+
 @plain("add")
 def add(xp: Any, a: Array, b: Array) -> Array:
     return xp.add(a, b)

@@ -154,6 +154,19 @@ def _row_grad(xp: Any, gxhat: Array, xhat: Array, invstd: Array) -> Array:
     return gx
 
 
+@plain("running_stats_")
+def running_stats_(
+    xp: Any, running_mean: Array, running_var: Array, mean: Array, invstd: Array, *, count: int, momentum: float, eps: float,
+    unbiased: bool,
+) -> None:  # fmt: skip
+    var = xp.maximum(1 / xp.square(invstd) - invstd.dtype.type(eps), 0)   # rounding may leave a little less than nothing
+    if unbiased:
+        var *= invstd.dtype.type(count / (count - 1))
+    for running, new in ((running_mean, mean), (running_var, var)):
+        (kept,) = widen(xp, running)
+        running[...] = kept * kept.dtype.type(1 - momentum) + new * new.dtype.type(momentum)
+
+
 @plain("layer_norm")
 def layer_norm(
     xp: Any, x: Array, w: Array | None, b: Array | None, ndim: int, eps: float

@@ -98,6 +98,17 @@ def batch_norm_relu_inference(
     return np.maximum(y if residual is None else y + residual, y.dtype.type(0))
 
 
+@reference("running_stats_")
+def running_stats_(
+    running_mean: Array, running_var: Array, mean: Array, invstd: Array, *, count: int, momentum: float, eps: float,
+    unbiased: bool,
+) -> None:
+    for c in range(len(mean)):
+        var = max(float(invstd[c]) ** -2 - eps, 0.0) * (count / (count - 1) if unbiased else 1.0)
+        running_mean[c] = (1 - momentum) * float(running_mean[c]) + momentum * float(mean[c])
+        running_var[c] = (1 - momentum) * float(running_var[c]) + momentum * var
+
+
 @reference("layer_norm")
 def layer_norm(x: Array, w: Array | None, b: Array | None, ndim: int, eps: float) -> tuple[Array, Array, Array]:
     outer, inner = x.shape[: x.ndim - ndim], x.shape[x.ndim - ndim :]

@@ -54,6 +54,12 @@ class LaunchedVerbs(Backend):
             return cublas.matmul(launch.gpu_of(self.kind), a, b, allow_tf32.get())
         return self.xp.asarray(self.xp.matmul(a, b))
 
+    def linear(self, x: Array, w: Array, b: Array | None) -> Array:
+        y = super().linear(x, w, None)
+        if b is not None:
+            lookup("add_bias_", self.kind)(y, b)
+        return y
+
     linear_weight_grad = Backend.linear_weight_grad
 
     def _add_at(self, x: Array, index: Any, values: Array) -> None:
@@ -105,8 +111,8 @@ class CUDA(LaunchedVerbs):
 
     def _from_host(self, value: Any) -> None:
         if capture.current() is not None and not isinstance(value, (self.xp.ndarray, int, float)):
-            raise DeviceError("the step copies an array from the host, and a CUDA graph would go on with its numbers of now; make "
-                              "it a tensor before, and pass it to the step")  # fmt: skip
+            raise DeviceError("the step copies an array from the host, and a CUDA graph would go on with its numbers of now; "
+                              "make it a tensor before, and pass it to the step")  # fmt: skip
 
     def writeable(self, x: Array) -> bool:
         return all(stride or size < 2 for size, stride in zip(x.shape, x.strides, strict=True))

@@ -3,7 +3,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.kernels.cases import check, draw, dtypes, layouts, seeds
+from minidl.kernels import variants
+from tests.kernels.cases import arrange, check, draw, dtypes, layouts, seeds, under_test
 
 
 @settings(deadline=None, max_examples=40)
@@ -23,3 +24,24 @@ def test_large_arrays_with_nan_and_zero():
     check("relu_grad", a, b, dtype="float32")
     check("tanh_grad", a, b, dtype="float32")
     check("add", a, b, dtype="float32")
+
+
+@settings(deadline=None, max_examples=30)
+@given(lead=st.lists(st.integers(0, 3), max_size=2).map(tuple), columns=st.integers(0, 20), dtype=dtypes, first=layouts,
+       second=layouts, seed=seeds)
+def test_a_bias_is_added_to_every_row(lead, columns, dtype, first, second, seed):
+    y, b = draw(seed, (*lead, columns), dtype), draw(seed + 1, (columns,), dtype, second)
+    expected = y.copy()
+    variants("add_bias_")["reference"](expected, b)
+    for name, kernel in under_test("add_bias_"):
+        got = arrange(y, first)
+        kernel(got, b)
+        np.testing.assert_array_equal(got, expected, err_msg=name)
+
+
+def test_a_bias_for_more_packs_than_threads():
+    y, b = draw(0, (700, 60), "float32"), draw(1, (60,), "float32")
+    for name, kernel in under_test("add_bias_"):
+        got = y.copy()
+        kernel(got, b)
+        np.testing.assert_array_equal(got, y + b, err_msg=name)

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minidl.kernels import contract, variants
+from tests.kernels import cases
 from tests.kernels.cases import LAYOUTS, assert_close, check, draw, dtypes, examples, layouts, run, seeds, under_test
 
 few = examples(40)
@@ -70,6 +71,26 @@ def test_batch_norm_of_many_rows(shape, dtype):
                 # A sum over n numbers of order one is of order sqrt(n), and so are its roundings.
                 scale = x[:, 0].size ** 0.5 if a.ndim == 1 else 1
                 np.testing.assert_allclose(a.astype("f8"), exact, limits.rtol, limits.atol * scale, err_msg=f"{verb} {name}")
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("unbiased", [False, True])
+def test_running_statistics(unbiased, dtype, layout):
+    options = {"count": 7, "momentum": 0.3, "eps": 0.1, "unbiased": unbiased}
+
+    def arrays():
+        positive = [abs(draw(seed, (40,), dtype)) + 0.5 for seed in (1, 3)]
+        return [cases.arrange(a, layout) for a in (draw(0, (40,), dtype), positive[0], draw(2, (40,), dtype), 2 * positive[1])]
+
+    expected = arrays()
+    variants("running_stats_")["reference"](*expected, **options)
+    assert (expected[3] ** -2 < 0.1).any()           # some variances are cut off at 0
+    for name, kernel in under_test("running_stats_"):
+        got = arrays()
+        kernel(*got, **options)
+        for a, b in zip(got, expected, strict=True):
+            np.testing.assert_allclose(a, b, *contract.SUMS[dtype][:2], err_msg=name)
 
 
 @few

@@ -3,10 +3,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
+from minidl.autograd import increment_version
 from minidl.autograd.function import tensors
-from minidl.autograd.grad_mode import no_grad
-from minidl.errors import ShapeError
+from minidl.errors import DeviceError, ShapeError
 from minidl.nn.functional.checks import floating
 from minidl.tensor import Tensor
 
@@ -59,13 +60,16 @@ def batch_norm(input: Tensor, running_mean: Tensor | None, running_var: Tensor |
     else:
         y, mean, invstd = tensors.batch_norm(input, weight, bias, eps=eps)
     if running_mean is not None and running_var is not None and m:
-        with no_grad():
-            var = (invstd.pow(-2) - eps).clamp(min=0.0)          # rounding may leave a little less than nothing
-            if unbiased:
-                var = var * (m / (m - 1))
-            for running, new in ((running_mean, mean), (running_var, var)):
-                running.copy_(running * (1 - momentum) + new.to(running.dtype) * momentum)
+        _move(running_mean, running_var, mean, invstd, count=m, momentum=momentum, eps=eps, unbiased=unbiased)
     return y if fused else _add_relu(y, relu, residual)
+
+
+def _move(running_mean: Tensor, running_var: Tensor, mean: Tensor, invstd: Tensor, **options: Any) -> None:
+    for running in (running_mean, running_var):
+        if running.F is not mean.F:
+            raise DeviceError(f"batch_norm: input on {mean.device}, running statistics on {running.device}; move one with .to()")
+    mean.F.running_stats_(running_mean.data, running_var.data, mean.data, invstd.data, **options)
+    increment_version(running_mean, running_var)
 
 
 def _add_relu(y: Tensor, relu: bool, residual: Tensor | None) -> Tensor:
