@@ -5,6 +5,7 @@ import pytest
 import minidl
 import minidl.nn.functional as F
 from minidl import nn, optim
+from tests.cuda_emulator.emulator import SCHEDULES
 
 STEPS = 20
 
@@ -33,7 +34,7 @@ OPTIMIZERS = {"sgd": lambda p: optim.SGD(p, lr=0.05, momentum=0.9), "adam": lamb
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS.values(), ids=OPTIMIZERS)
-@pytest.mark.parametrize("schedule", ["forward", "random"])
+@pytest.mark.parametrize("schedule", SCHEDULES)
 def test_the_losses_of_a_training(optimizer, schedule, emulator):
     emulator.schedule = schedule
     here, there = losses("cpu", optimizer), losses("emu", optimizer)
