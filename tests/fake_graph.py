@@ -70,7 +70,7 @@ class Recorder:
             self.busy = before
 
     def operation(self, f: Callable[..., Any], writes: Any = None) -> Callable[..., Any]:
-        """``f``, recorded in a capture.  ``writes(args, kwargs)`` is the array that f writes, None for one that returns new ones."""
+        """``f``, recorded in a capture.  ``writes(args, kwargs)`` is the array that f writes; None: it returns new ones."""
 
         @functools.wraps(f, updated=())
         def run(*args: Any, **kwargs: Any) -> Any:

@@ -149,16 +149,16 @@ def _call(gpu: Any, sizes: tuple[int, int, int, int], left: Operand, right: Oper
     """c = left @ right: to cuBLAS, c' = right' left'."""
     m, n, k, count = sizes
     one, zero = kind.factors(1), kind.factors(0)
-    first, second = ((o.transposed, gpu.address(o.array), o.leading, o.step) for o in (right, left))
-    head = (int(first[0]), int(second[0]), n, m, k, ctypes.byref(one))
+    head = (int(right.transposed), int(left.transposed), n, m, k, ctypes.byref(one))
     library, handle = gpu.blas, _handle(gpu)
     target = (ctypes.byref(zero), gpu.address(c), kind.values, n)
     if count == 1:
-        a, b = ((address, kind.values, leading) for _, address, leading, _ in (first, second))
-        found = library.cublasGemmEx(handle, *head, *a, *b, *target, kind.compute, ALGORITHM)
+        first, second = ((gpu.address(o.array), kind.values, o.leading) for o in (right, left))
+        found = library.cublasGemmEx(handle, *head, *first, *second, *target, kind.compute, ALGORITHM)
     else:
-        a, b = ((address, kind.values, leading, step) for _, address, leading, step in (first, second))
-        found = library.cublasGemmStridedBatchedEx(handle, *head, *a, *b, *target, m * n, count, kind.compute, ALGORITHM)
+        firsts, seconds = ((gpu.address(o.array), kind.values, o.leading, o.step) for o in (right, left))
+        batches = (*firsts, *seconds, *target, m * n, count)
+        found = library.cublasGemmStridedBatchedEx(handle, *head, *batches, kind.compute, ALGORITHM)
     _check(library, "matmul", found)
 
 

@@ -102,19 +102,19 @@ class Graph:
             raise TypeError(f"graph: {self._name} was called without a tensor; pass it what changes from call to call")
         for number, t in enumerate(inputs):
             if not isinstance(t, Tensor):
-                raise TypeError(f"graph: argument {number} of {self._name} is a {type(t).__name__}; a graph would repeat the first "
-                                "call's, pass tensors")  # fmt: skip
+                raise TypeError(f"graph: argument {number} of {self._name} is a {type(t).__name__}; a graph would repeat the "
+                                "first call's, pass tensors")  # fmt: skip
             device = self._like[0].device if self._like else inputs[0].device if inputs[0].is_cuda else "cuda"
             if t.F.kind != "cuda" or t.device != device:
                 raise DeviceError(f"graph: argument {number} of {self._name} is on {t.device}; move it with .to({device!r}), or "
                                   "call the step itself")  # fmt: skip
         for number, (t, like) in enumerate(zip(inputs, self._like, strict=False)):
             if t.shape != like.shape:
-                raise ShapeError(f"graph: argument {number} of {self._name} has shape {t.shape}, in the first call {like.shape}; a "
-                                 "graph has one shape (drop_last=True leaves out a smaller last batch)")  # fmt: skip
+                raise ShapeError(f"graph: argument {number} of {self._name} has shape {t.shape}, in the first call {like.shape}; "
+                                 "a graph has one shape (drop_last=True leaves out a smaller last batch)")  # fmt: skip
             if t.dtype != like.dtype:
-                raise DTypeError(f"graph: argument {number} of {self._name} has dtype {t.dtype}, in the first call {like.dtype}; a "
-                                 "graph has one dtype")  # fmt: skip
+                raise DTypeError(f"graph: argument {number} of {self._name} has dtype {t.dtype}, in the first call {like.dtype}; "
+                                 "a graph has one dtype")  # fmt: skip
         if self._like and len(inputs) != len(self._like):
             raise TypeError(f"graph: {self._name} got {len(inputs)} tensors, in the first call {len(self._like)}")
         return inputs[0].F
@@ -175,11 +175,11 @@ class Graph:
         """Nothing happened that a replay would not repeat."""
         if self._drawn != capture.live_keys:
             raise DeviceError(f"the step draws {self._drawn - capture.live_keys} times from the random generator other than by "
-                              "dropout, and a graph would repeat the numbers; draw them before, and pass them to the step")  # fmt: skip
+                              "dropout, and a graph would repeat the numbers; pass them to the step")  # fmt: skip
         for owner, before in zip(self._owners, kinds, strict=True):
             if _kinds(owner) != before:
-                raise DeviceError(f"{type(owner).__name__}: a parameter got its first state in the capture, which a graph would make "
-                                  "anew each time; let each call reach the same parameters")  # fmt: skip
+                raise DeviceError(f"{type(owner).__name__}: a parameter got its first state in the capture, which a graph would "
+                                  "make anew each time; let each call reach the same parameters")  # fmt: skip
         _map(self._outputs, lambda t: t)
 
     # ---- replay
