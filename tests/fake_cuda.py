@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,7 @@ class World:
         self.local = threading.local()
         self.used, self.total, self.cap = [0] * count, [0] * count, [0] * count
         self.pinned_free: dict[int, list[bytearray]] = {}
+        self.streams: weakref.WeakSet[Stream] = weakref.WeakSet()
         self.null = Stream(self, null=True)
         self.allocator: Any = self.pool_malloc
 
@@ -77,6 +79,7 @@ class Stream:
         self.world, self.device_id, self.non_blocking = world, (-1 if null else world.device), non_blocking
         self.ptr = 0 if null else id(self)
         self.queue: list[Any] = []
+        world.streams.add(self)
 
     def __repr__(self) -> str:
         return "null" if not self.ptr else "side"
@@ -206,6 +209,9 @@ class Device:
 
     def synchronize(self) -> None:
         self.world.log.append(("synchronize", self))
+        for stream in list(self.world.streams):
+            if stream.device_id in (-1, self.id):
+                stream.run()
 
     @property
     def attributes(self) -> dict[str, int]:

@@ -91,6 +91,7 @@ def doctor(model: Path | None, data_root: str | None, gpu: bool) -> None:
     CUDA is; exit code 1 if not.
     """
     from minidl import data
+    from minidl.backend import cuda_install
     from minidl.train import environment
 
     if gpu:
@@ -134,7 +135,7 @@ def doctor(model: Path | None, data_root: str | None, gpu: bool) -> None:
     for what, folder in (("data root", root), ("run folders", Path("runs").absolute())):
         rows.append((what, f"{folder} ({'writable' if environment.may_write(folder) else 'NOT writable'})"))
     print_table(["what", "found"], rows)
-    _advise(environment.advice([root, Path("runs").absolute()]))
+    _advise([*environment.advice([root, Path("runs").absolute()]), *cuda_install.advice()])
 
 
 def _advise(advice: list[str]) -> None:

@@ -126,6 +126,13 @@ def test_without_cupy(install, monkeypatch):
     assert sum(line.startswith("! ") for line in lines) == 1, "one line mends it"
 
 
+def test_two_packages_are_found_without_looking_deeper(install, monkeypatch):
+    install(fake_cupy())
+    monkeypatch.setattr(cuda_install, "packages", lambda: {"cupy-cuda12x": "14.2.0", "cupy-cuda13x": "14.2.0"})
+    result = CliRunner().invoke(cli, ["doctor"])
+    assert "! cupy-cuda12x and cupy-cuda13x are both installed, and overwrite each other: pip uninstall -y" in result.output
+
+
 def test_a_model_and_the_gpu():
     result = CliRunner().invoke(cli, ["doctor", "run", "--gpu"])
     assert result.exit_code == 2 and "a MODEL or --gpu, not both" in result.output
