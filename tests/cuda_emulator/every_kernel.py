@@ -1,10 +1,7 @@
-"""Whether the tests of a process launched every CUDA kernel: ``pytest -n 0 ... --device emu --every-kernel``."""
-import os
-
+"""Which CUDA kernels the tests of a process left out: ``pytest -n 0 ... --device emu --every-kernel`` fails if there are any."""
 from minidl.kernels.cuda import source
 from tests.cuda_emulator.emulator import Emulator
 from tests.cuda_emulator.races import Racing
-from tests.cuda_emulator.sanitized import ENVIRONMENT
 
 # One dtype of each is enough: the two of 16 bits differ in a conversion.
 FAMILIES = {"float32": ("float32",), "float64": ("float64",), "16 bits": ("float16", "bfloat16")}
@@ -32,7 +29,5 @@ def never_launched() -> list[str]:
 
 
 def never_watched() -> list[str]:
-    """Under TSan: kernels of which no launch was small enough to be watched."""
-    if "thread" not in os.environ.get(ENVIRONMENT, ""):
-        return []
+    """Kernels of which TSan watched no launch."""
     return [f"{file}: {entry}" for file in source.files() for entry in source.entries(file) if not Racing.watched[file, entry]]

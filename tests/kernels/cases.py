@@ -23,8 +23,9 @@ def simulated():
 
 
 def examples(count):
-    """Settings of a test with hypothesis: so many examples, or four in the simulator."""
-    return settings(deadline=None, max_examples=4 if simulated() else count)
+    """Settings of a test with hypothesis: so many examples; a few where each takes long, in the simulator and under TSan."""
+    watched = "thread" in os.environ.get("MINIDL_EMULATOR_SANITIZE", "")
+    return settings(deadline=None, max_examples=4 if simulated() else 12 if watched else count)
 
 
 def under_test(verb):
