@@ -86,6 +86,21 @@ def test_what_does_not_fit_the_budget_is_said():
     assert all(not row.cells and set(row.left_out) == {"numpy", "numba", "vector"} for row in rows) and len(rows) == 13
 
 
+def test_a_call_that_takes_too_long_is_not_made(monkeypatch):
+    times, made = speed._seconds, []
+
+    def seconds(call, backend, repeats=1):
+        made.append(backend)
+        return 1.1 if kernels.lookup("conv2d") is kernels.variants("conv2d")["numba"] else times(call, backend, repeats)
+
+    monkeypatch.setattr(speed, "_seconds", seconds)
+    monkeypatch.setattr(speed, "ROUNDS", 1)
+    rows = list(speed.Bench("lenet5", 16, budget=32).rows())  # 1.1 s for two images, 8.8 for sixteen
+    for row in rows:
+        assert set(row.cells) == {"numpy", "vector"}
+        assert row.left_out == {"numba": "a call would take more than 25% of 32 s (--budget)"}
+
+
 def test_float64_has_no_vector_column():
     assert [c.name for c in speed.Bench("lenet5", 2, dtype="float64").contenders] == ["numpy", "numba"]
 

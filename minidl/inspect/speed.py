@@ -29,6 +29,7 @@ SAMPLE = 5e-3  # seconds: a shorter call is repeated until it has lasted about t
 UNTIMED = ("flatten", "other", "same")  # layers that compute nothing, or take more than one input
 FORWARD, STEP = "whole forward", "training step"
 LEARNING_RATE = 1e-4  # small: the weights are the same to the eye after any number of steps
+LONGEST = 0.25  # of the budget, for one call
 FEW = 2  # images of the first call: as little as batch norm can be trained on
 
 
@@ -153,8 +154,13 @@ class Bench:
                     continue
                 with kernels.use(**contender.choice):
                     minidl.manual_seed(0)  # so that all drop the same elements
-                    few = prepare(contender, min(self.batch, FEW))
-                    firsts[contender.name] = _seconds(few, get_backend(contender.device))
+                    count, backend = min(self.batch, FEW), get_backend(contender.device)
+                    few = prepare(contender, count)
+                    first = _seconds(few, backend)
+                    if _seconds(few, backend) * self.batch / count > self.budget * LONGEST:
+                        left_out[contender.name] = f"a call would take more than {LONGEST:.0%} of {self.budget:g} s (--budget)"
+                        continue
+                    firsts[contender.name] = first
             except OutOfMemoryError as error:
                 left_out[contender.name] = str(error)
         seconds, results = self._measure([c for c in self.contenders if c.name in firsts], prepare, left_out, share)
