@@ -340,6 +340,16 @@ def test_samples_on_a_device():
     assert {"conv2d", "batch_norm_relu_grad", "adam_"} <= set(verbs("emu"))
 
 
+def test_a_variant_that_would_hand_a_call_on_is_known(emulated):
+    found = sample("conv2d", "float32", np, TINY)
+    assert launch.computes("conv2d", "emu", "cuda", *found.arguments)
+    assert not launch.computes("conv2d", "emu", "tensor", *found.arguments)
+    assert launch.computes("conv2d", "emu", "tensor", *found.arguments, "tf32")
+    assert launch.computes("conv2d", "emu", "numpy", *found.arguments)
+    launch.gpu_of("emu").capability = 75  # too old for tensor cores
+    assert not launch.computes("conv2d", "emu", "tensor", *found.arguments, "tf32")
+
+
 def table_of(monkeypatch, **variants):
     monkeypatch.setattr(kernels.kernels, "variants", lambda verb, device: variants)
     monkeypatch.setattr(kernels, "computes", lambda verb, device, name, *a, **o: name != "narrow")
@@ -439,6 +449,25 @@ def test_what_this_minidl_cannot_do_is_missing(monkeypatch):
         features.minidl_graph(lambda: None, ())
 
 
+def test_a_step_that_cannot_be_captured_is_missing(monkeypatch):
+    calls = []
+
+    class Eager:
+        reason = "line 3: item() looks at a value"
+
+        def __call__(self, x):
+            calls.append(x)
+
+    capture = types.SimpleNamespace(cuda=types.SimpleNamespace(graph=lambda step, warmup: Eager()))
+    monkeypatch.setattr(features, "minidl", capture)
+    image = types.SimpleNamespace(is_cuda=True)
+    with pytest.raises(Missing, match="it cannot be captured: line 3"):
+        features.minidl_graph(lambda x: x, (image,))
+    assert calls == [image] * (features.WARM_UP + 1)
+    with pytest.raises(Missing, match="CUDA graphs need a GPU"):
+        features.minidl_graph(lambda x: x, (types.SimpleNamespace(is_cuda=False),))
+
+
 @pytest.mark.parity
 def test_pytorchs_switches_are_put_back():
     torch = pytest.importorskip("torch")
@@ -475,12 +504,15 @@ def test_outcomes_are_kept_whatever_happens(test_file):
     """Tests that pass, fail, are skipped, end the process and break the GPU."""
     found = test_file("""
         import os, pytest
+        broken = []
         def test_a(): pass
         def test_b(): assert 1 + 1 == 3, "sums are off"
         def test_c(): pytest.skip("not today")
         def test_d(): os._exit(11)
-        def test_e(): raise RuntimeError("cudaErrorIllegalAddress: an illegal memory access was encountered")
-        def test_f(): pass
+        def test_e():
+            broken.append(1)
+            raise RuntimeError("cudaErrorIllegalAddress: an illegal memory access was encountered")
+        def test_f(): assert not broken, "in the process whose GPU is broken"
     """)(Deadline(120))
     assert counts(found) == [2, 2, 1, 1]
     said = {bad["id"]: (bad["outcome"], "\n".join(bad["lines"])) for bad in found["bad"]}
