@@ -15,7 +15,7 @@ def _tiles(rows: int, columns: int, groups: int) -> tuple[int, int, int]:
     return -(-rows // TILE_M), -(-columns // TILE_N), groups
 
 
-def _takes(a: Array, b: Array, *others: Any) -> bool:
+def _takes(a: Array, b: Array, *others: Any, **options: Any) -> bool:
     bias, geom = (None, others[0]) if hasattr(others[0], "groups") else others[:2]
     return same_dtype(a, b, bias) and a.size > 0 and b.size > 0 and geom.groups <= MAX_BLOCKS_YZ
 

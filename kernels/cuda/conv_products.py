@@ -42,27 +42,21 @@ FMA = Tiles(Tile("conv_fma.cu", "_fma", 64, 64, 128, 0), Tile("conv_fma.cu", "_f
             Tile("conv_fma.cu", "_fma", 64, 64, 128, 0))  # fmt: skip
 
 
-def _precision(*others: Any) -> str:
-    """Of the arguments behind the first two."""
-    options = others[1:] if hasattr(others[0], "groups") else others[2:]
-    return str(options[0]) if options else "fast"
-
-
-def takes(a: Array, b: Array, *others: Any) -> bool:
+def takes(a: Array, b: Array, *others: Any, **options: Any) -> bool:
     """Arrays of one dtype that are not empty."""
     bias, geom = (None, others[0]) if hasattr(others[0], "groups") else others[:2]
     phases = geom.groups * geom.stride[0] * geom.stride[1]
     return same_dtype(a, b, bias) and a.size > 0 and b.size > 0 and phases <= MAX_BLOCKS_YZ
 
 
-def takes_tensor(a: Array, b: Array, *others: Any) -> bool:
+def takes_tensor(a: Array, b: Array, *others: Any, **options: Any) -> bool:
     """16-bit arrays; float32 where ``precision`` is "tf32"."""
     name = a.dtype.name
-    rounds = source.made_for(TENSOR.small.file, name, SINCE) and (name != "float32" or _precision(*others) == "tf32")
-    return rounds and takes(a, b, *others)
+    rounds = name != "float32" or "tf32" in (*others[1:3], options.get("precision"))
+    return rounds and source.made_for(TENSOR.small.file, name, SINCE) and takes(a, b, *others)
 
 
-def takes_pipelined(a: Array, b: Array, *others: Any) -> bool:
+def takes_pipelined(a: Array, b: Array, *others: Any, **options: Any) -> bool:
     """float32."""
     return source.made_for(FMA.small.file, a.dtype.name, SINCE) and takes(a, b, *others)
 

@@ -12,7 +12,7 @@ PIXELS_PER_PART = 256                                # at least: 32 for each war
 MAX_BLOCKS_YZ = 65535
 
 
-def takes(a: Array, b: Array, *others: Any) -> bool:
+def takes(a: Array, b: Array, *others: Any, **options: Any) -> bool:
     """More than one group, of at most eight channels, in and out."""
     bias, geom = (None, others[0]) if hasattr(others[0], "groups") else others[:2]
     few = geom.groups > 1 and max(geom.C, geom.O) <= FEW * geom.groups

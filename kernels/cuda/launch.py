@@ -200,7 +200,7 @@ def launch(gpu: Gpu, file: str, entry: str, arguments: tuple[Any, ...], *, dtype
     if len(parameters) != len(arguments):
         raise ShapeError(f"{file}: {entry} takes {len(parameters)} arguments, got {len(arguments)}")
     values = tuple(_convert(gpu, entry, p, name, a) for p, a in zip(parameters, arguments, strict=True))
-    kernel = gpu.function(file, entry, defines)
+    kernel: Any = gpu.function(file, entry, defines)
     if shared > FREE_SHARED:
         kernel.max_dynamic_shared_size_bytes = shared
     kernel(grid, block or (BLOCK,), values, shared_mem=shared)
