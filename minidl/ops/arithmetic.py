@@ -91,9 +91,12 @@ def fmod(input: Any, other: Any) -> Tensor:
 
 def _refuse_zero(verb: str, a: Any, b: Any) -> None:
     """Raise DivisionError where integers are divided by 0: unlike floating point, they have no infinity to answer with."""
+    number = b if isinstance(b, int) else None       # known here; a tensor's elements a GPU must be asked for
     b = as_operand(b, a, verb)
     a = as_operand(a, b, verb)
-    if all(t.data.dtype.kind not in "fV" for t in (a, b)) and not b.F.all(b.data):
+    if any(t.data.dtype.kind in "fV" for t in (a, b)):
+        return
+    if not (b.F.all(b.data) if number is None else number):
         raise DivisionError(f"{verb}: integers of shape {a.shape} are divided by 0; mask the zeros, or convert with .float() "
                             "for infinities")
 

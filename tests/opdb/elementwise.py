@@ -140,7 +140,9 @@ def ones(d, *shape):
 
 
 def _by_zero(name):
-    return Bad(Sample(np.array([3, 4]), np.array([1, 0])), DivisionError, rf"{name}: integers of shape \(2,\).*divided by 0")
+    """A zero among the divisors, and the number 0."""
+    told = rf"{name}: integers of shape \(2,\).*divided by 0"
+    return [Bad(Sample(np.array([3, 4]), zero), DivisionError, told) for zero in (np.array([1, 0]), 0)]
 
 
 def _rounded(d: Draw):
@@ -193,8 +195,8 @@ BINARY = [
     binary("maximum", np.maximum, samples=_distinct_pair),
     binary("minimum", np.minimum, samples=_distinct_pair),
     binary("atan2", np.arctan2, positive, positive),
-    binary("fmod", np.fmod, _quotients, ones, bad=(_by_zero("fmod"),)),
-    binary("remainder", np.remainder, _quotients, ones, bad=(_by_zero("remainder"),)),
+    binary("fmod", np.fmod, _quotients, ones, bad=_by_zero("fmod")),
+    binary("remainder", np.remainder, _quotients, ones, bad=_by_zero("remainder")),
     # torch.floor_divide has no gradient; div is the same with one, of zeros.
     binary(
         "floor_divide",
@@ -202,7 +204,7 @@ BINARY = [
         _quotients,
         ones,
         torch=lambda torch: functools.partial(torch.div, rounding_mode="floor"),
-        bad=(_by_zero("floor_divide"),),
+        bad=_by_zero("floor_divide"),
     ),
     binary("div(trunc)", lambda a, b, rounding_mode: np.trunc(a / b).astype(a.dtype), samples=_rounded, verbs=("div",), torch="div"),
     binary("add(alpha)", lambda a, b, alpha: a + alpha * b, samples=_scaled, verbs=("add",), torch="add", bad=(_fraction("add"),)),
