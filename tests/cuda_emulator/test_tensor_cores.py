@@ -136,6 +136,8 @@ def test_the_best_that_fits_is_chosen(emulator):
     assert ran(emulator, x.astype("f4"), w.astype("f4")) == {"conv_fma"}, "float32 is not rounded unless it is allowed"
     assert ran(emulator, x.astype("f4"), w.astype("f4"), "direct") == {"conv_fma"}
     assert ran(emulator, x.astype("f4"), w.astype("f4"), "tf32") == {"conv_tensor"}
+    tensor = variants("conv2d", "emu")["tensor"]
+    assert ran(emulator, x.astype("f4"), w.astype("f4"), kernel=lambda *a: tensor(*a, precision="tf32")) == {"conv_tensor"}
     assert ran(emulator, x.astype("f8"), w.astype("f8"), "tf32") == {"conv"}
     assert ran(emulator, x, w[:, :2]) == {"grouped"}
     with use(conv2d="naive"):

@@ -4,10 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minidl.kernels import variants
+from minidl.kernels import spec, variants
 from minidl.kernels.plain import conv as plain_conv
 from minidl.ops.geometry import conv2d_geometry, conv_transpose2d_geometry
-from tests.kernels.cases import FLOATS, assert_close, check, draw, dtypes, examples, layouts, run, seeds
+from tests.kernels import cases
+from tests.kernels.cases import FLOATS, assert_close, check, draw, dtypes, examples, layouts, run, seeds, under_test
 
 few = examples(60)
 
@@ -190,3 +191,60 @@ def test_float16_sums_are_made_in_float32():
     x, w = np.ones((1, 4096, 1, 1), "float16"), np.ones((1, 4096, 1, 1), "float16")
     for variant in variants("conv2d").values():
         assert variant(x, w, None, conv2d_geometry(x.shape, w.shape)).item() == 4096
+
+
+# Larger than those that are generated: several tiles of the GPU's kernels, more taps and channels than their pipelines hold,
+# parts of sums, phases of strides, a first layer, 16 bytes of channels.
+LARGER = {
+    "tiles": ((2, 16, 9, 9), (72, 16, 3, 3), 1, 1, 1, 1),
+    "parts": ((1, 48, 5, 5), (40, 48, 5, 5), 1, 2, 1, 1),
+    "strides against dilation": ((1, 16, 13, 11), (8, 16, 3, 4), (4, 3), (5, 2), (2, 3), 1),
+    "a first layer": ((2, 3, 15, 13), (16, 3, 7, 7), 2, 3, 1, 1),
+    "depthwise": ((2, 16, 7, 9), (16, 1, 3, 3), 2, 1, 1, 16),
+    "narrow groups": ((1, 40, 5, 6), (20, 8, 3, 2), (1, 2), 1, 1, 5),
+}  # fmt: skip
+
+
+def errors(case, dtype, precision="fast"):
+    """(variant, verb, largest error relative to the largest output), against array code in float64: loops would take minutes."""
+    geom = conv2d_geometry(*case)
+    x, w, b = draw(0, case[0], dtype), draw(1, case[1], dtype), draw(2, (geom.O,), dtype)
+    gy = draw(3, (geom.N, geom.O, geom.out_h, geom.out_w), dtype)
+    calls = {"conv2d": (x, w, b, geom, precision, True), "conv2d_input_grad": (gy, w, geom, precision),
+             "conv2d_weight_grad": (gy, x, geom, precision)}  # fmt: skip
+    for verb, arguments in calls.items():
+        exact = variants(verb)["numpy"](*(a.astype("f8") if isinstance(a, np.ndarray) else a for a in arguments))
+        for name, kernel in under_test(verb):
+            if not name.endswith("numba"):
+                got = kernel(*arguments)
+                assert got.shape == exact.shape and got.dtype == np.dtype(dtype)
+                yield name, verb, np.abs(got - exact).max() / np.abs(exact).max()
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("name", LARGER)
+def test_larger_shapes(name, dtype):
+    for variant, verb, error in errors(LARGER[name], dtype):
+        assert error < spec(verb).tolerance[dtype].rtol, (variant, verb)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+@pytest.mark.parametrize("x, w", [((2, 24, 9, 11), (128, 24, 3, 3)), ((2, 128, 9, 11), (24, 128, 3, 3))])
+def test_the_largest_tiles(x, w, dtype, monkeypatch):
+    if cases.device == "cpu":
+        pytest.skip("tiles of the GPU's kernels; --device emu or cuda")
+    from minidl.kernels.cuda import conv_products
+
+    # A GPU has more processors than these shapes have tiles.
+    monkeypatch.setattr(conv_products, "choose", lambda gpu, tiles, *_: tiles.wide)
+    for variant, verb, error in errors((x, w, 1, 1), dtype):
+        assert error < spec(verb).tolerance[dtype].rtol, (variant, verb)
+
+
+@pytest.mark.parametrize("name", ["tiles", "strides against dilation", "a first layer"])
+def test_tf32_is_rounded_once(name):
+    if cases.device == "cpu":
+        pytest.skip("TF32 is a GPU's; --device emu or cuda")
+    found = [error for variant, _, error in errors(LARGER[name], "float32", "tf32") if variant.endswith(" tensor")]
+    # Both factors keep 11 bits; a sum of many products is off by less than one product's 1e-3, and by more than float32's.
+    assert len(found) == 3 and 1e-5 < min(found) and max(found) < 1e-3
