@@ -183,15 +183,17 @@ def with_capture(module: Any, monkeypatch: Any) -> Any:
         if not callable(made) or isinstance(made, type):
             return made
 
-        def checked(*args: Any, **kwargs: Any) -> Any:
+        operation = recorder.operation(made, first if name in WRITERS else out)
+
+        @functools.wraps(made, updated=())
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
             if recorder.recording and name in PRODUCTS:
                 raise NotImplementedError("calling cuBLAS API during stream capture is currently unsupported")
             if recorder.recording and any(type(x) is np.ndarray and x.ndim for x in leaves((args, kwargs))):
                 recorder.spoilt.add(world.stream.ptr)
                 raise RuntimeError("the current stream is capturing, so synchronous API calls are disallowed")
-            return made(*args, **kwargs)
+            return operation(*args, **kwargs)
 
-        wrapped = recorder.operation(functools.wraps(made, updated=())(checked), first if name in WRITERS else out)
         for method in ("reduce", "accumulate", "outer", "at", "reduceat"):
             if hasattr(made, method):
                 setattr(wrapped, method, recorder.operation(getattr(made, method), first if method == "at" else out))

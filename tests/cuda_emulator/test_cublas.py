@@ -5,7 +5,7 @@ import types
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import minidl
@@ -67,6 +67,7 @@ def laid_out(draw, shape):
     return x[tuple(slice(None, None, step) for step in steps)]
 
 
+@settings(max_examples=200)
 @given(operands())
 def test_any_shapes_and_strides(arrays):
     product(*arrays)
@@ -106,6 +107,13 @@ def test_one_matrix_for_a_whole_batch_is_not_repeated(calls):
     product(b.T, a.swapaxes(1, 2))
     assert [c[1][-1] for c in calls if "Batched" in c[0]] == [5, 5]
     assert calls[0][1][8] == 0 and calls[1][1][8] == 0                                     # the step of the repeated operand
+
+
+def test_heads_of_attention_are_copied_once(calls):
+    """(batch, heads, length, size) seen through (batch, length, heads, size): two distances between matrices, not one."""
+    q, k = (numbers((2, 4, 3, 5), seed=seed).transpose(0, 2, 1, 3) for seed in (0, 1))
+    product(q, k.swapaxes(2, 3))
+    assert [name for name, _ in calls] == ["cublasGemmStridedBatchedEx"] and calls[0][1][-1] == 6
 
 
 def test_nothing_to_multiply(calls):
