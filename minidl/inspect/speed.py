@@ -138,13 +138,15 @@ class Bench:
         """The whole net first, then its layers, each as soon as it is measured."""
         net, shape = self._net("cpu"), (self.batch, *self.info.input_shape)
         layers = _layers(net, self.info.input_shape)
-        share = self.budget / (len(layers) + 4)  # the whole net has a few layers' worth
-        yield self._row(FORWARD, "net", shape, 0, self._forward, 2 * share)
-        yield self._row(STEP, "net", shape, 0, self._step, 2 * share)
-        for layer in layers:
-            yield self._row(layer.name, layer.kind, (self.batch, *layer.shape), layer.like, self._layer(layer), share)
+        whole = [(FORWARD, "net", shape, 0, self._forward), (STEP, "net", shape, 0, self._step)]
+        rest = [(layer.name, layer.kind, (self.batch, *layer.shape), layer.like, self._layer(layer)) for layer in layers]
+        plan = [*whole, *rest]
+        for number, row in enumerate(plan):
+            now = time.perf_counter()
+            share = (self.deadline - now) / (len(plan) - number)
+            yield self._row(*row, now + share * (1 + (number < len(whole))))  # the whole net has two layers' worth
 
-    def _row(self, name: str, kind: str, shape: tuple[int, ...], like: int, prepare: Prepare, share: float) -> Row:
+    def _row(self, name: str, kind: str, shape: tuple[int, ...], like: int, prepare: Prepare, stop: float) -> Row:
         firsts: dict[str, float] = {}
         left_out: dict[str, str] = {}
         for contender in self.contenders:
@@ -163,7 +165,7 @@ class Bench:
                     firsts[contender.name] = first
             except OutOfMemoryError as error:
                 left_out[contender.name] = str(error)
-        seconds, results = self._measure([c for c in self.contenders if c.name in firsts], prepare, left_out, share)
+        seconds, results = self._measure([c for c in self.contenders if c.name in firsts], prepare, left_out, stop)
         expected = next(iter(results.values()), None)
         cells = {}
         for which, result in results.items():
@@ -172,13 +174,12 @@ class Bench:
         return Row(name, kind, shape, like, cells, left_out)
 
     def _measure(
-        self, order: list[Contender], prepare: Prepare, left_out: dict[str, str], share: float
+        self, order: list[Contender], prepare: Prepare, left_out: dict[str, str], stop: float
     ) -> tuple[dict[str, list[float]], dict[str, Tensor]]:
-        """Seconds of each, round by round, until ``share`` is spent, each at least once; and the first result of each."""
+        """Seconds of each, round by round until it is time to ``stop``, at least once; and the first result of each."""
         seconds: dict[str, list[float]] = {}
         results: dict[str, Tensor] = {}
         calls: dict[str, Callable[[], Tensor]] = {}
-        stop = min(time.perf_counter() + share, self.deadline)
         for turn in range(ROUNDS):
             for contender in order if turn % 2 == 0 else order[::-1]:
                 name, backend = contender.name, get_backend(contender.device)
