@@ -14,6 +14,7 @@ import minidl
 import minidl.nn.functional as F
 from minidl import nn, optim
 from minidl.io import checkpoint, safetensors
+from minidl.kernels import use
 from tests.opdb import OPS, Op, run, wrap
 from tests.ops.test_table import numbers
 
@@ -181,8 +182,9 @@ def test_another_process_can_compute_with_it():
     code = """
 import pickle, sys, minidl
 x = pickle.loads(bytes.fromhex(sys.argv[1]))
-assert (x * 2.0).dtype.name == (minidl.ones(2) * x).dtype.name.replace("float32", "bfloat16") == "bfloat16"
-import ml_dtypes, numpy as np
+x.requires_grad_()
+(x * x + x.square()).sum().backward()
+assert x.grad.dtype.name == "bfloat16", x.grad.dtype
 """
     subprocess.run([sys.executable, "-c", code, pickle.dumps(minidl.ones(2, dtype="bfloat16")).hex()], check=True)
     code = """
@@ -200,4 +202,11 @@ def test_infinities():
     x = minidl.tensor([1.0, math.inf, math.nan], dtype="bfloat16")
     assert minidl.isfinite(x).tolist() == [True, False, False] and minidl.isnan(x).tolist() == [False, False, True]
     assert F.max_pool2d(minidl.full((1, 1, 2, 2), -math.inf, dtype="bfloat16"), 2).item() == -math.inf
-    assert math.isnan(F.max_pool2d(minidl.full((1, 1, 2, 2), math.nan, dtype="bfloat16"), 2).item())
+    image = minidl.tensor([[[[3.0, math.nan], [1.0, 2.0]], [[-math.inf, -math.inf], [-math.inf, -math.inf]]]], dtype="bfloat16")
+    for variant in ("numpy", "vector"):
+        with use(max_pool2d=variant):
+            image.grad = None
+            y = F.max_pool2d(image.requires_grad_(), 2)
+            y.sum().backward()
+        assert str(y.flatten().tolist()) == "[nan, -inf]"
+        assert image.grad.flatten().tolist() == [0, 1, 0, 0, 1, 0, 0, 0]  # to the NaN, and to the first of equals

@@ -96,6 +96,11 @@ def test_small_gradients_survive_float16():
     assert x.grad.item() == pytest.approx(1e-8, rel=2**-10)  # rounded to float16 once
 
 
+def test_a_narrow_loss_is_scaled_in_float32():
+    scaled = GradScaler().scale(minidl.tensor(2.0).half())
+    assert scaled.dtype == np.float32 and scaled.item() == 2.0**17  # more than float16 can hold
+
+
 def test_gradients_can_be_clipped_between():
     (layer, step), scaler = net(), GradScaler()
     scaler.scale(loss_of(layer, 100.0)).backward()

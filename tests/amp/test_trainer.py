@@ -80,6 +80,14 @@ def test_an_overflow_leaves_the_weights_alone():
         np.testing.assert_array_equal(a, p.detach().numpy())
 
 
+def test_gradients_are_clipped_as_they_are_without_a_scale():
+    run = trainer(precision="float16", max_steps=1, test=False, clip_norm=1e-3)
+    before = [p.detach().numpy().copy() for p in run.model.parameters()]
+    run.fit()
+    moved = sum(((a - p.detach().numpy()) ** 2).sum() for a, p in zip(before, run.model.parameters(), strict=True)) ** 0.5
+    assert moved == pytest.approx(0.05 * 1e-3, rel=0.02)  # lr * clip_norm; weights of order 1 are rounded by 6e-8 each
+
+
 def test_gradients_that_are_infinite_at_any_scale_stop_the_run():
     class Infinite(minidl.autograd.Function):
         def forward(self, F, x):
