@@ -19,7 +19,8 @@ __device__ __forceinline__ Axis backward_axis(int size, int out, int kernel, int
     while (first < kernel && (phase + padding - first * dilation) % stride) first++;
     while (next * dilation % stride) next++;
     const int taps = first < kernel ? (kernel - first + next - 1) / next : 0;
-    return {out, (size - phase + stride - 1) / stride, 1, (phase + padding - first * dilation) / stride, -(next * dilation / stride), taps, first, next};
+    return {out, (size - phase + stride - 1) / stride, 1, (phase + padding - first * dilation) / stride, -(next * dilation / stride), taps,
+            first, next};
 }
 
 // Where the inner index stands: a tap (t, s) of the two axes, and the first of a few channels.
@@ -109,16 +110,17 @@ __device__ __forceinline__ void convolve(unsigned char* shared, const T* x, cons
     Taps taps(begin * DEPTH + Mine::column(), inner, v.taps, h.taps);
     Windows<Shape> windows(x, m0, pixels, v, h, x_channels, taps);
     Filters<Shape> filters(w, n0, outer, kernel_rows, kernel_columns, v, h, taps);
-    tile_product<false, Shape>(typename Shape::Units(), shared, end - begin, windows, filters, [&](int m, int n, float first, float second, int there) {
-        const int p = m0 + m, o = n0 + n;
-        if (p >= pixels || o >= outer) return;
-        const Index at = pixel_at(p) + o;
-        const bool two = there == 2 && o + 1 < outer;
-        if (partial) { store_two(partial + at, first, second, two); return; }
-        if (b) { first += float(b[o]); second += two ? float(b[o + 1]) : 0.f; }
-        if (relu) { first = first < 0.f ? 0.f : first; second = second < 0.f ? 0.f : second; }
-        store_two(y + at, first, second, two);
-    });
+    tile_product<false, Shape>(typename Shape::Units(), shared, end - begin, windows, filters,
+        [&](int m, int n, float first, float second, int there) {
+            const int p = m0 + m, o = n0 + n;
+            if (p >= pixels || o >= outer) return;
+            const Index at = pixel_at(p) + o;
+            const bool two = there == 2 && o + 1 < outer;
+            if (partial) { store_two(partial + at, first, second, two); return; }
+            if (b) { first += float(b[o]); second += two ? float(b[o + 1]) : 0.f; }
+            if (relu) { first = first < 0.f ? 0.f : first; second = second < 0.f ? 0.f : second; }
+            store_two(y + at, first, second, two);
+        });
 }
 
 // Rows of a product that adds over pixels are pixels.  gy: a column for each of the tile's filters.

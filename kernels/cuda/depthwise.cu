@@ -51,7 +51,8 @@ extern "C" __global__ void grouped_input_grad(const T* __restrict__ gy, const T*
 
 // out (N, rows, columns, C) at thread i's channels of PIXELS pixels, adding to `sums` what find(n, row, column, u, v) points to.
 template <class Find, class Finish>
-__device__ __forceinline__ void few_pixels(Index i, const T* from, const T* w, T* out, int C, int rows, int columns, int kh, int kw, Find find, Finish finish) {
+__device__ __forceinline__ void few_pixels(Index i, const T* from, const T* w, T* out, int C, int rows, int columns, int kh, int kw,
+        Find find, Finish finish) {
     const int steps = (columns + PIXELS - 1) / PIXELS, vectors = C / PACK;
     const int c = i % vectors * PACK, column = i / vectors % steps * PIXELS, row = i / ((Index)vectors * steps) % rows;
     const Index image = i / ((Index)vectors * steps * rows);

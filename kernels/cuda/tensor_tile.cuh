@@ -3,7 +3,8 @@
 #include "pipeline.cuh"
 
 // The 16 rows from x0 on of step kk (32 bytes) of a slab, as the first factor; or 16 columns as the second.
-template <int X, bool TRANSPOSED> __device__ __forceinline__ void fragment(unsigned (&r)[4], const unsigned char* factor, int x0, int kk, bool second) {
+template <int X, bool TRANSPOSED> __device__ __forceinline__ void fragment(unsigned (&r)[4], const unsigned char* factor, int x0, int kk,
+        bool second) {
     const int lane = threadIdx.x & 31, low = lane & 7, bit3 = lane >> 3 & 1, bit4 = lane >> 4;
     if (!TRANSPOSED) {
         const int row = low + (second ? bit4 : bit3) * 8, chunk = kk * 2 + (second ? bit3 : bit4);
