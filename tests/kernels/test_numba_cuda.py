@@ -2,6 +2,9 @@
 
 That their results are those of the oracle, also on random shapes, is tested with the other variants, family by family.
 """
+import sys
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -33,6 +36,9 @@ def test_it_is_there_and_nobodys_default(verb):
 
 FIRST_CALL = """
 import sys
+import sys
+from types import SimpleNamespace
+
 import numpy as np
 from minidl.kernels import variants
 from minidl.errors import ConfigError
@@ -154,3 +160,48 @@ def test_other_dtypes_are_left_to_the_array_module(monkeypatch):
     monkeypatch.setattr(numba_loops.Variant, "_kernel", property(lambda self: pytest.fail("called")))
     y = variants("softmax", "cuda")["numba"](np.zeros((1, 4), np.float16), 1)
     assert y.dtype == np.float16 and (y == 0.25).all()
+
+
+# ---- for a GPU that is not there ----------------------------------------------------------------------------------------
+def signatures(real):
+    """Every kernel by its name, with the types that it is launched with for arrays of ``real``."""
+    from numba import types
+
+    from minidl.kernels.numba_loops.cuda import blocks, conv, dropout, norm, pool
+    from minidl.kernels.numba_loops.sizes import Sizes
+
+    s, log, word = types.NamedUniTuple(types.int64, len(Sizes._fields), Sizes), types.boolean, types.uint64
+    x1, x2, x3, x4 = (types.Array(real, ndim, "C") for ndim in (1, 2, 3, 4))
+    i2, i4 = (types.Array(types.int64, ndim, "C") for ndim in (2, 4))
+    launched = {
+        conv.im2col_kernel: (x4, s, x3), conv.col2im_kernel: (x3, s, x4), pool.max_pool_kernel: (x4, s, x4, i4),
+        pool.max_pool_grad_kernel: (x4, i4, s, x4), pool.take_kernel: (x2, i2, x2), pool.avg_pool_kernel: (x4, s, x2, x4),
+        pool.avg_pool_grad_kernel: (x4, s, x2, x4), blocks.statistics_kernel: (x3, types.float64, x1, x1),
+        blocks.gradient_sums_kernel: (x3, x3, x1, x1, x1, x1), blocks.softmax_kernel: (x2, x2, log),
+        blocks.softmax_grad_kernel: (x2, x2, x2, log), norm.affine_kernel: (x3, x1, x1, x1, x3),
+        norm.input_grad_kernel: (x3, x3, x1, x1, x1, x1, x1, x3), dropout.dropout_kernel: (x1, word, real, word, word, x1),
+    }  # fmt: skip
+    there = {name for module in (blocks, conv, dropout, norm, pool) for name in vars(module) if name.endswith("_kernel")}
+    assert there == {kernel.py_func.__name__ for kernel in launched}
+    return launched
+
+
+@pytest.mark.skipif("cases.simulated()", reason="the simulator compiles nothing")
+@pytest.mark.parametrize("capability", [(7, 5), (9, 0)])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_they_compile_for_a_gpu(dtype, capability, monkeypatch):
+    """To PTX, which takes Numba-CUDA and NVVM, but no driver."""
+    cuda = pytest.importorskip("numba.cuda", reason="Numba is not installed")
+    if cuda.implementation != "NVIDIA":
+        pytest.skip("numba-cuda is not installed: pip install 'minidl[numba-cuda]'")
+    from numba import types
+    from numba.cuda import dispatcher
+
+    # Functions that kernels call are compiled for the GPU at hand.
+    monkeypatch.setattr(dispatcher, "get_current_device", lambda: SimpleNamespace(compute_capability=capability))
+    for kernel, arguments in signatures(getattr(types, dtype)).items():
+        for function in vars(sys.modules[kernel.py_func.__module__]).values():
+            if hasattr(function, "overloads"):
+                function.overloads.clear()           # of another capability
+        ptx, _ = cuda.compile_ptx(kernel.py_func, arguments, cc=capability)
+        assert f".target sm_{capability[0]}{capability[1]}" in ptx and ".visible .entry" in ptx
