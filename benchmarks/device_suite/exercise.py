@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from benchmarks.device_suite.devices import open_device
+from benchmarks.device_suite.kernels import with_kept
 from benchmarks.device_suite.samples import EVEN, PLAIN, RAGGED, TINY, sample, verbs
 from benchmarks.device_suite.work import Deadline, in_a_line
 from minidl import kernels
@@ -29,8 +30,9 @@ def launches(device: Any, tiny: bool) -> Iterator[tuple[str, Any]]:
                         kernel: Any = kernel,
                     ) -> None:  # fmt: skip
                         found = sample(verb, dtype, device.xp, sizes)
-                        if computes(verb, device.name, variant, *found.arguments, **found.options):
-                            kernel(*found.arguments, **found.options)
+                        arguments = with_kept(device, verb, variant, found.arguments)
+                        if computes(verb, device.name, variant, *arguments, **found.options):
+                            kernel(*arguments, **found.options)
 
                     if variant not in PLAIN:
                         yield f"{verb} {variant} {dtype} {name}", call

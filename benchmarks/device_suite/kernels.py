@@ -7,15 +7,16 @@ multiply-accumulate of the plain formula.
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from benchmarks.device_suite.devices import Device
 from benchmarks.device_suite.environment import COPY, FMA, MATMUL
 from benchmarks.device_suite.features import BFLOAT16, FLOAT32, TF32
-from benchmarks.device_suite.samples import LARGE, PLAIN, TINY, sample, verbs
+from benchmarks.device_suite.samples import LARGE, PLAIN, TINY, argument_names, result_names, sample, verbs
 from benchmarks.device_suite.work import Deadline, Missing, Suite, Task, in_a_line, timing
 from minidl import kernels
 from minidl.inspect.kernel_samples import Sample
@@ -24,6 +25,7 @@ from minidl.kernels.cuda.launch import computes
 PRECISIONS = (FLOAT32, TF32, BFLOAT16)
 CONVOLUTIONS = ("conv2d", "conv2d_input_grad", "conv2d_weight_grad")  # what is told its precision, as the last argument
 TINY_VERBS = ("relu", "conv2d", "softmax", "sgd_")
+KEPT = "kept"  # a result that each variant of a verb chooses for itself, and an argument of its gradient
 FIRST = ("cuda", "tensor")  # the order of variants; the rest follows as it comes
 # Differences from the plain variant, relative to the result's norm: sums in another order; factors rounded to TF32's 11 bits
 # (5e-4 each); results of 8 bits (4e-3 each).  A wrong kernel is off by its results' own size.
@@ -60,23 +62,23 @@ def measure(device: Device, verb: str, precision: str, found: Sample) -> dict[st
         "what": found.what, "precision": precision, "flop": found.flop, "moved": moved(verb, found.arguments, expected),
         "timings": {}, "errors": {}, "missing": {},
     }  # fmt: skip
-    arguments = (*found.arguments, "tf32") if precision == TF32 else found.arguments
-
-    def computing(name: str, arguments: tuple[Any, ...]) -> bool:
-        return computes(verb, device.name, name, *arguments, **found.options)
+    compared = [name != KEPT for name in result_names(verb)]
 
     for name in dict.fromkeys((*(v for v in FIRST if v in known), *known)):
-        if precision == TF32 and computing(name, found.arguments):
-            continue  # float32 in any case: it is timed there
-        if not computing(name, arguments):
+        arguments = with_kept(device, verb, name, found.arguments)
+        if precision == TF32:
+            if computes(verb, device.name, name, *arguments, **found.options):
+                continue  # float32 in any case: it is timed there
+            arguments = (*arguments, "tf32")
+        if not computes(verb, device.name, name, *arguments, **found.options):
             entry["missing"][name] = "not for these arguments"
             continue
 
-        def call(kernel: Callable[..., Any] = known[name]) -> Any:
+        def call(kernel: Callable[..., Any] = known[name], arguments: tuple[Any, ...] = arguments) -> Any:
             return kernel(*arguments, **found.options)
 
         try:
-            error = 0.0 if name == plain else distance(device.xp, call(), expected)
+            error = 0.0 if name == plain else distance(device.xp, call(), expected, compared)
             entry["errors"][name] = error
             if not error <= ALLOWED[precision]:
                 entry["missing"][name] = f"WRONG: differs from {plain} by {error:.3g} of its size"
@@ -98,11 +100,28 @@ def seconds(device: Any, call: Callable[[], Any]) -> float:
     return time.perf_counter() - begin
 
 
+def with_kept(device: Device, verb: str, variant: str, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The arguments of a gradient with what this variant's own forward pass keeps for it: each keeps something else."""
+    names = argument_names(verb)
+    if KEPT not in names:
+        return arguments
+    forward, at = kernels.variants(verb.removesuffix("_grad"), device.name), names.index(KEPT)
+    given = [value for name, value in zip(names, arguments, strict=False) if name not in ("gy", KEPT)]
+    return (*arguments[:at], forward[variant](*given)[1], *arguments[at + 1 :]) if variant in forward else arguments
+
+
 def moved(verb: str, arguments: tuple[Any, ...], result: Any) -> int:
-    """Bytes that a verb has to read and to write.  One that ends in ``_`` writes its lists too, but for the second: gradients."""
+    """Bytes that a verb has to read and to write.
+
+    One that ends in ``_`` writes its first array too, or its lists but for the second: gradients, or the values to follow.
+    """
+    if verb == "add_at_":  # of x only what the values meet
+        x, index, values = arguments
+        return bytes_of(index) + 3 * bytes_of(values)
+    if not verb.endswith("_"):
+        return bytes_of(arguments) + bytes_of(result)
     lists = [value for value in arguments if isinstance(value, list)]
-    written = bytes_of(result) + (bytes_of(lists) - bytes_of(lists[1]) if verb.endswith("_") else 0)
-    return bytes_of(arguments) + written
+    return bytes_of(arguments) + (bytes_of([lists[0], *lists[2:]]) if lists else bytes_of(arguments[0]))
 
 
 def bytes_of(value: Any) -> int:
@@ -112,10 +131,14 @@ def bytes_of(value: Any) -> int:
     return int(getattr(value, "nbytes", 0))
 
 
-def distance(xp: Any, got: Any, expected: Any) -> float:
-    """The largest, over the arrays of two results, of the norm of their difference over the expected one's norm."""
-    pairs = zip(*(r if isinstance(r, tuple) else (r,) for r in (got, expected)), strict=True)
-    return max((_distance(xp, a, b) for a, b in pairs if b is not None), default=0.0)
+def distance(xp: Any, got: Any, expected: Any, compared: Iterable[bool] = ()) -> float:
+    """The largest, over the arrays of two results, of the norm of their difference over the expected one's norm.
+
+    ``compared``: for each array whether it counts; default: all do.
+    """
+    pairs = list(zip(*(r if isinstance(r, tuple) else (r,) for r in (got, expected)), strict=True))
+    chosen = itertools.zip_longest(pairs, list(compared)[: len(pairs)], fillvalue=True)
+    return max((_distance(xp, *pair) for pair, counts in chosen if counts and pair[1] is not None), default=0.0)
 
 
 def _distance(xp: Any, a: Any, b: Any) -> float:

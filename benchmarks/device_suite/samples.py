@@ -49,8 +49,18 @@ def sample(verb: str, dtype: str, xp: Any, sizes: dict[str, Any]) -> Sample:
 
 def argument_names(verb: str) -> list[str]:
     """How the contract calls a verb's arguments: "(x (N,C,...), w (C,)|None, eps) -> y" are x, w, eps."""
+    return _names(kernels.spec(verb).signature.partition("->")[0])
+
+
+def result_names(verb: str) -> list[str]:
+    """How it calls the results."""
+    return _names(kernels.spec(verb).signature.partition("->")[2])
+
+
+def _names(text: str) -> list[str]:
     depth, names = 0, [""]
-    for letter in kernels.spec(verb).signature.partition("->")[0].strip()[1:-1]:
+    text = text.strip()
+    for letter in text[1:-1] if text.startswith("(") else text:
         depth += (letter in "([") - (letter in ")]")
         if letter == "," and depth == 0:
             names.append("")

@@ -18,7 +18,7 @@ from benchmarks.bench import ROOT
 from benchmarks.device_suite import __main__ as command
 from benchmarks.device_suite import devices, features, kernels, reporter, sanitizer, speedup, steps, testing, work
 from benchmarks.device_suite.report import page
-from benchmarks.device_suite.samples import TINY, argument_names, sample, sized, upload, verbs
+from benchmarks.device_suite.samples import TINY, argument_names, result_names, sample, sized, upload, verbs
 from benchmarks.device_suite.store import ATTEMPTS, FILE, RESULTS, TABLE, Refused, Store
 from benchmarks.device_suite.work import BROKEN, DONE, OUT_OF_TIME, PARTS, Deadline, Missing, Suite, Task, Unfinished
 from minidl.backend import select
@@ -332,6 +332,7 @@ def test_samples_on_a_device():
         assert kernel_samples.N == 3
     assert kernel_samples.N == kept
     assert argument_names("batch_norm_grad") == ["gy", "x", "w", "mean", "invstd"]
+    assert result_names("attention") == ["y", "kept"] and result_names("relu") == ["y"]
     assert argument_names("softmax_cross_entropy") == ["logits", "labels", "weight", "ignore_index", "label_smoothing"]
     found = sample("batch_norm_grad", "float16", np, TINY)
     assert [a.dtype.name for a in found.arguments] == ["float16"] * 3 + ["float32"] * 2
@@ -368,17 +369,30 @@ def test_a_kernel_that_is_wrong_is_named_not_timed(monkeypatch):
     assert kernels.rate(entry, "naive") == (pytest.approx(128e-6), "GB/s")
 
 
+def test_what_a_forward_pass_keeps_goes_to_its_own_gradient(monkeypatch):
+    made = {"cuda": lambda q, k, v, scale: (q, "log sums"), "cupy": lambda q, k, v, scale: (q, "weights")}
+    monkeypatch.setattr(kernels.kernels, "variants", lambda verb, device: made if verb == "attention" else {})
+    for variant, kept in (("cuda", "log sums"), ("cupy", "weights"), ("naive", "sample's")):
+        given = kernels.with_kept(Nothing(), "attention_grad", variant, ("gy", 1, 2, 3, "sample's", 0.5))
+        assert given == ("gy", 1, 2, 3, kept, 0.5)
+    assert kernels.with_kept(Nothing(), "relu_grad", "cuda", ("gy", "y")) == ("gy", "y")
+
+
 def test_distances():
     one, two = np.ones(4, np.float32), np.full(4, 2, np.float32)
     assert kernels.distance(np, (one, two), (one, two)) == 0 and kernels.distance(np, two, one) == 1
     assert kernels.distance(np, one, np.ones(4)) == kernels.distance(np, np.ones((2, 2), np.float32), one) == math.inf
     assert math.isnan(kernels.distance(np, one * np.nan, one)) and not math.nan <= kernels.ALLOWED["float32"]
+    assert kernels.distance(np, (one, two), (one, one), [True, False]) == 0
+    assert kernels.distance(np, (one, two), (one, one), [True]) == 1
     assert kernels.distance(np, one, np.zeros(4, np.float32)) == math.inf and kernels.distance(np, None, None) == 0
 
 
 def test_bytes_and_roofs():
     p, g, state = ([np.ones(10, np.float32)] for _ in range(3))
     assert kernels.moved("sgd_", (p, g, state), None) == 5 * 40 and kernels.moved("relu", (p[0],), p[0]) == 80
+    assert kernels.moved("scale_", (p,), None) == 80 and kernels.moved("add_bias_", (p[0], g[0]), p[0]) == 120
+    assert kernels.moved("add_at_", (np.ones(99, np.float32), np.ones(10, np.int64), p[0]), None) == 80 + 3 * 40
     product = {"flop": 1.0, "precision": "tf32"}
     assert kernels.roof_of(product, "tensor") == "matrix product tf32" and kernels.roof_of(product, "cuda") == "multiply-add"
     assert kernels.roof_of({"flop": 0.0}, "cuda") == "copy"
