@@ -16,6 +16,7 @@ from tests.cuda_emulator.sanitized import ENVIRONMENT
 
 TIMES = 3                                            # that a kernel is watched
 FEW, MOST = 1024, 8192                               # threads of a launch that is watched, and of the first one
+PATIENCE = 30                                        # launches to wait for one that the build at hand can make
 
 
 class Racing(Emulator):
@@ -23,6 +24,8 @@ class Racing(Emulator):
 
     threads = 64                                     # two warps, and more than one block for more than 64 elements
     watched: Counter[tuple[str, str]] = Counter()    # by file and kernel; of all emulators of the process
+    passed: Counter[tuple[str, str]] = Counter()     # launches that were not watched
+    builds: dict[str, tuple[str, ...]] = {}          # a file is built for one dtype if that will do: they differ in a macro
 
     def __init__(self, schedule: str = "forward", options: tuple[str, ...] = ()):
         super().__init__(schedule, options=options, blocks_race=True)
@@ -32,9 +35,12 @@ class Racing(Emulator):
         return functools.partial(self._watch, file, entry, (*defines, *self.options))
 
     def _watch(self, file, entry, defines, grid, block, arguments, **options):
-        threads, times = math.prod(grid) * math.prod(block), self.watched[file, entry]
-        watch = threads <= FEW and times < TIMES or threads <= MOST and not times
-        self.watched[file, entry] += watch
+        kernel, threads = (file, entry), math.prod(grid) * math.prod(block)
+        small = threads <= (FEW if self.watched[kernel] else MOST)
+        watch = small and self.watched[kernel] < TIMES
+        if self.builds.setdefault(file, defines) != defines:
+            watch = watch and not self.watched[kernel] and self.passed[kernel] >= PATIENCE
+        (self.watched if watch else self.passed)[kernel] += 1
         self._call(load(self.folder / file, defines, "thread" if watch else ""), entry, grid, block, arguments, **options)
 
 
