@@ -7,7 +7,6 @@ multiply-accumulate of the plain formula.
 
 from __future__ import annotations
 
-import itertools
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -137,8 +136,9 @@ def distance(xp: Any, got: Any, expected: Any, compared: Iterable[bool] = ()) ->
     ``compared``: for each array whether it counts; default: all do.
     """
     pairs = list(zip(*(r if isinstance(r, tuple) else (r,) for r in (got, expected)), strict=True))
-    chosen = itertools.zip_longest(pairs, list(compared)[: len(pairs)], fillvalue=True)
-    return max((_distance(xp, *pair) for pair, counts in chosen if counts and pair[1] is not None), default=0.0)
+    counted = [*compared, *[True] * len(pairs)]
+    chosen = (pair for pair, counts in zip(pairs, counted, strict=False) if counts and pair[1] is not None)
+    return max((_distance(xp, *pair) for pair in chosen), default=0.0)
 
 
 def _distance(xp: Any, a: Any, b: Any) -> float:

@@ -16,7 +16,7 @@ LARGE = {"N": 512, "ROWS": 32768, "TOKENS": (512, 197, 192), "DRAWS": 1 << 25,
 TINY = {"N": 2, "C": 8, "H": 4, "W": 4, "ROWS": 4, "CLASSES": 12, "TOKENS": (2, 5, 8), "HEADS": 2, "WORDS": 20, "DRAWS": 64,
         "PARAMETERS": [(4, 3, 3, 3), (5,)]}  # fmt: skip
 # Sizes that are a multiple of nothing, and one whose channels tensor cores take: what is wrong at an edge shows here.
-RAGGED = {"N": 6, "C": 20, "H": 14, "W": 14, "ROWS": 37, "CLASSES": 101, "TOKENS": (2, 33, 30), "HEADS": 3, "WORDS": 50,
+RAGGED = {"N": 6, "C": 24, "H": 14, "W": 14, "ROWS": 37, "CLASSES": 101, "TOKENS": (2, 33, 30), "HEADS": 3, "WORDS": 50,
           "DRAWS": 1027, "PARAMETERS": [(7, 5, 3, 3), (13,)]}  # fmt: skip
 EVEN = {**RAGGED, "C": 64, "TOKENS": (2, 32, 48)}
 
