@@ -5,7 +5,8 @@ The tests draw inputs from these specs and hold every variant to them.  Rules th
 - arrays in, arrays out; any strides (sliced, transposed, negative, channels-last) and an empty batch are accepted;
 - inputs are never written, except by verbs whose name ends in ``_``, which write the arrays that their spec lists;
 - results have the dtype of the first array unless the spec says otherwise, and are fresh arrays that the caller owns;
-- float16 is computed in float32 and rounded once at the end;
+- float16 and bfloat16 (ml_dtypes') are computed in float32 and rounded once at the end; batch norm also takes float32
+  parameters beside 16-bit images, and their gradients are then float32;
 - results keep the shape but may hold their elements in another order: (N, C, H, W) over channels-last memory;
 - ``precision`` of a convolution is "fast" (transforms that reorder its sums are allowed, within the tolerance below) or
   "direct" (every output is one sum of products); "tf32" on a GPU is "fast", and float32 factors may be rounded to 10 bits,
