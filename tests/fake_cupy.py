@@ -92,6 +92,13 @@ def make_ndarray(world: World) -> type:
             super().__setitem__(index, host(value))
 
         @property
+        def flags(self) -> Any:  # type: ignore[override]
+            """Those that CuPy has; ``writeable`` is not among them."""
+            own = np.ndarray.flags.__get__(self)
+            names = ("c_contiguous", "f_contiguous", "fnc", "forc", "owndata")
+            return types.SimpleNamespace(**{name: getattr(own, name) for name in names})
+
+        @property
         def data(self) -> Any:
             return types.SimpleNamespace(ptr=self.ctypes.data, device_id=self.device.id, mem=self._memory, device=self.device)
 

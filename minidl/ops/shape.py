@@ -431,8 +431,8 @@ def diag(x: Tensor, diagonal: int = 0) -> Tensor:
     if x.ndim == 1:
         n = x.shape[0]
         return triu(tril(pad(x.unsqueeze(0).expand(n, n), (right, down, down, right)), diagonal), diagonal)
-    places = x.F.arange(0, max(min(x.shape[0] - down, x.shape[1] - right), 0), 1, x.F.int64)
-    return tensors.getitem(x, index=(places + down, places + right))
+    n = max(min(x.shape[0] - down, x.shape[1] - right), 0)
+    return tensors.getitem(x, index=tuple(x.F.arange(first, first + n, 1, x.F.int64) for first in (down, right)))
 
 
 def flip(x: Tensor, *at: Any, dims: Any = ()) -> Tensor:
