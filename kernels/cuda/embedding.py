@@ -51,7 +51,7 @@ def _takes_values(x: Array, index: Any, values: Array) -> bool:
     return same_dtype(x, values) and x.size > 0 and _flat(x) is not None
 
 
-def _flat(x: Array) -> Array | None:
+def _flat(x: Array) -> Any:
     """x as one row in the order of its memory; None if there are gaps or copies in it."""
     straight = x.transpose(_order(x))
     return straight.reshape(-1) if straight.flags.c_contiguous else None
