@@ -22,20 +22,19 @@ DTYPES = ("float32", "bfloat16")
 def launches(device: Any, tiny: bool) -> Iterator[tuple[str, Any]]:
     """(a name, a call) for each variant, dtype and size."""
     for dtype in DTYPES:
-        for name, sizes in (("ragged", TINY if tiny else RAGGED), ("even", TINY if tiny else EVEN)):
+        for size in (TINY,) if tiny else (RAGGED, EVEN):
             for verb in verbs(device.name):
                 for variant, kernel in kernels.variants(verb, device.name).items():
                     def call(
-                        verb: str = verb, variant: str = variant, dtype: str = dtype, sizes: dict[str, Any] = sizes,
-                        kernel: Any = kernel,
+                        verb: str = verb, variant: str = variant, dtype: str = dtype, size: str = size, kernel: Any = kernel
                     ) -> None:  # fmt: skip
-                        found = sample(verb, dtype, device.xp, sizes)
+                        found = sample(verb, dtype, device.xp, size)
                         arguments = with_kept(device, verb, variant, found.arguments)
                         if computes(verb, device.name, variant, *arguments, **found.options):
                             kernel(*arguments, **found.options)
 
                     if variant not in PLAIN:
-                        yield f"{verb} {variant} {dtype} {name}", call
+                        yield f"{verb} {variant} {dtype} {size}", call
 
 
 def main(name: str, seconds: str) -> int:

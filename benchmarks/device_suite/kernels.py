@@ -33,10 +33,9 @@ SECONDS = 4.0  # a variant that takes longer than this for a launch is named, no
 
 
 def tasks(suite: Suite) -> Iterator[Task]:
-    for precision in (FLOAT32,) if suite.tiny else PRECISIONS:
-        known = verbs(suite.device.name)
-        for verb in known if precision != TF32 else CONVOLUTIONS:
-            if not suite.tiny or verb in TINY_VERBS:
+    for verb in verbs(suite.device.name):
+        for precision in (FLOAT32,) if suite.tiny else PRECISIONS:
+            if (verb in TINY_VERBS or not suite.tiny) and (verb in CONVOLUTIONS or precision != TF32):
                 yield Task(f"{verb} {precision}", verb_of(suite, verb, precision), least=8.0)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,14 +12,16 @@ from minidl.inspect import kernel_samples
 from minidl.inspect.kernel_samples import Sample
 
 # Arrays of some 130 MB, more than twice what the largest L2 cache holds.
-LARGE = {"N": 512, "ROWS": 32768, "TOKENS": (512, 197, 192), "DRAWS": 1 << 25,
+_LARGE = {"N": 512, "ROWS": 32768, "TOKENS": (512, 197, 192), "DRAWS": 1 << 25,
          "PARAMETERS": [(512, 512, 3, 3)] * 8 + [(4096, 2048), (512,), (2048,)]}  # fmt: skip
-TINY = {"N": 2, "C": 8, "H": 4, "W": 4, "ROWS": 4, "CLASSES": 12, "TOKENS": (2, 5, 8), "HEADS": 2, "WORDS": 20, "DRAWS": 64,
+_TINY = {"N": 2, "C": 8, "H": 4, "W": 4, "ROWS": 4, "CLASSES": 12, "TOKENS": (2, 5, 8), "HEADS": 2, "WORDS": 20, "DRAWS": 64,
         "PARAMETERS": [(4, 3, 3, 3), (5,)]}  # fmt: skip
 # Sizes that are a multiple of nothing, and one whose channels tensor cores take: what is wrong at an edge shows here.
-RAGGED = {"N": 6, "C": 24, "H": 14, "W": 14, "ROWS": 37, "CLASSES": 101, "TOKENS": (2, 33, 30), "HEADS": 3, "WORDS": 50,
+_RAGGED = {"N": 6, "C": 24, "H": 14, "W": 14, "ROWS": 37, "CLASSES": 101, "TOKENS": (2, 33, 30), "HEADS": 3, "WORDS": 50,
           "DRAWS": 1027, "PARAMETERS": [(7, 5, 3, 3), (13,)]}  # fmt: skip
-EVEN = {**RAGGED, "C": 64, "TOKENS": (2, 32, 48)}
+_EVEN = {**_RAGGED, "C": 64, "TOKENS": (2, 32, 48)}
+LARGE, TINY, RAGGED, EVEN = "large", "tiny", "ragged", "even"
+SIZES = {LARGE: _LARGE, TINY: _TINY, RAGGED: _RAGGED, EVEN: _EVEN}
 
 PLAIN = ("cupy", "numpy")  # variants that are array-module code, not kernels
 
@@ -37,10 +40,16 @@ def sized(sizes: dict[str, Any]) -> Iterator[None]:
         vars(kernel_samples).update(kept)
 
 
-def sample(verb: str, dtype: str, xp: Any, sizes: dict[str, Any]) -> Sample:
-    """The sample of a verb with its arrays on a device, its floats of ``dtype``."""
-    with sized(sizes):
-        found = kernel_samples.sample(verb)
+@functools.lru_cache(maxsize=1)
+def _on_host(verb: str, size: str) -> Sample:
+    """It takes seconds to draw, and is asked for once for each precision."""
+    with sized(SIZES[size]):
+        return kernel_samples.sample(verb)
+
+
+def sample(verb: str, dtype: str, xp: Any, size: str) -> Sample:
+    """The sample of a verb with its arrays on a device, its floats of ``dtype``; ``size`` is one of ``SIZES``."""
+    found = _on_host(verb, size)
     names = argument_names(verb)
     names += [""] * (len(found.arguments) - len(names))
     there = tuple(upload(xp, value, dtype, name in WIDE) for name, value in zip(names, found.arguments, strict=False))
