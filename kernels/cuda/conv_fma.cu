@@ -10,6 +10,11 @@
 
 typedef Tile<OnFmaUnits, 64, 64, 2, 2, 3, 16> Small;            // 128 threads of 8 x 4 sums
 typedef Tile<OnFmaUnits, 128, 128, 4, 2, 4, 16> Wide;           // 256 threads of 8 x 8
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
+constexpr int FORWARD_BLOCKS = 1;                               // two would leave 128 registers, of which ptxas spills some there
+#else
+constexpr int FORWARD_BLOCKS = 2;
+#endif
 
 // Grid: (tiles of pixels * tiles of a group's filters, 1, groups * parts); partial (parts, N, oh, ow, O), or null if there is one part.
 extern "C" __global__ void __launch_bounds__(128, 3) conv_fma(const T* __restrict__ x, const T* __restrict__ w,
@@ -37,7 +42,7 @@ extern "C" __global__ void __launch_bounds__(128, 3) conv_weight_grad_fma(const 
 
 // ---- larger tiles: the same grids and arrays ----------------------------------------------------------------------------
 
-extern "C" __global__ void __launch_bounds__(256, 2) conv_fma_wide(const T* __restrict__ x, const T* __restrict__ w,
+extern "C" __global__ void __launch_bounds__(256, FORWARD_BLOCKS) conv_fma_wide(const T* __restrict__ x, const T* __restrict__ w,
         const T* __restrict__ b, T* __restrict__ y, float* __restrict__ partial, int parts, int pixels, int C, int H, int W, int O, int kh, int kw,
         int sh, int sw, int top, int left, int dh, int dw, int groups, int oh, int ow, int relu) {
     DYNAMIC_SHARED(unsigned char, shared);

@@ -100,7 +100,7 @@ extern "C" __global__ void depthwise_input_grad(const T* __restrict__ gy, const 
 }
 
 // Grid: (filters / 32, taps and channels / TAPS, parts); partial (parts, kh, kw, C/groups, O).
-extern "C" __global__ void __launch_bounds__(256) grouped_weight_grad(const T* __restrict__ gy, const T* __restrict__ x,
+extern "C" __global__ void __launch_bounds__(256, 2) grouped_weight_grad(const T* __restrict__ gy, const T* __restrict__ x,
         A* __restrict__ partial, int pixels, int pixels_per_part, int C, int H, int W, int O, int kh, int kw, int sh, int sw, int top, int left,
         int dh, int dw, int groups, int oh, int ow) {
     GEOMETRY
