@@ -6,8 +6,8 @@ images; random choices are made for each image of the first axis.  Unless it say
 carry its preprocessing; ``deterministic()`` gives what is left of it at evaluation.
 
 They are array-module code: images on a GPU are transformed there.  The random numbers are drawn on the host, from the same
-stream, and the arithmetic is the same, so the results are the same bits (but for the mean in ColorJitter's contrast, which is
-summed in another order).
+stream, and the arithmetic is the same, so the results are the same bits (but for Resize and ColorJitter's contrast and
+saturation, which add several numbers: a GPU does so in another order).
 """
 
 from __future__ import annotations
