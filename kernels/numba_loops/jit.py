@@ -6,6 +6,8 @@ from typing import Any
 
 from numba import config, njit
 
+SIMULATED = bool(vars(config)["ENABLE_CUDASIM"])     # Numba's simulator of CUDA: NUMBA_ENABLE_CUDASIM=1
+
 
 def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     """Decorator: the function below is compiled when it is first called, for the dtypes it is called with.
@@ -19,7 +21,7 @@ def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     options = {"error_model": "numpy", "fastmath": {"contract"}, **options}
 
     def decorate(function: Callable[..., Any]) -> Any:
-        if config.ENABLE_CUDASIM:
+        if SIMULATED:
             return function
         try:
             return njit(cache=True, **options)(function)

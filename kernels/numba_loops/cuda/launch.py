@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from numba import config, cuda
+from numba import cuda
 
-SIMULATED = bool(config.ENABLE_CUDASIM)
+from minidl.kernels.numba_loops.jit import SIMULATED
+
 THREADS = 4 if SIMULATED else 128       # of a block: a power of two, so that a block can be halved until one thread is left
 MAX_BLOCKS = 3 if SIMULATED else 8192   # of a kernel whose threads go round: more than any GPU runs at a time
 
