@@ -9,6 +9,7 @@ import minidl
 import minidl.nn.functional as F
 from minidl import nn, optim
 from minidl.errors import ConfigError, DeviceError, DTypeError, ShapeError
+from minidl.kernels.cuda import capture
 from tests.cuda_emulator.emulator import COMPILER
 from tests.fake_cupy import fake_cupy, installer
 from tests.fake_graph import with_capture
@@ -301,6 +302,21 @@ def test_a_result_that_is_no_tensor(cupy):
     graphed(x)
     with pytest.warns(RuntimeWarning, match="<lambda> cannot be captured.*the step returns a float.*return tensors"):
         assert graphed(x)[1] == 1.5
+
+
+def test_more_numbers_than_a_graph_has_room_for(cupy, monkeypatch):
+    monkeypatch.setattr(capture, "SLOTS", 7)                       # SGD has 4, a key of dropout 2
+    run = Run(mlp, momentum, minidl.cuda.graph)
+    with pytest.warns(RuntimeWarning, match="a graph has more than 7 numbers that change between replays"):
+        run.train(4)
+
+
+def test_a_key_from_elsewhere(cupy):
+    """The mask of a key that was not drawn in the step would be the same in each replay."""
+    graphed = minidl.cuda.graph(lambda x: minidl.autograd.function.tensors.dropout(x, p=0.5, key=(7, 0)), warmup=1)
+    x = minidl.ones(4, device="cuda")
+    with pytest.warns(RuntimeWarning, match=r"the key \(7, 0\) was not drawn from the default generator in the step"):
+        assert graphed(x).tolist() == graphed(x).tolist()
 
 
 def test_an_error_of_the_step_itself_stays_one(cupy):
