@@ -293,8 +293,7 @@ SAMPLES: dict[str, Callable[[], Sample]] = {
     "relu_grad": _on_maps(2, lambda t, gy, y: lambda: t.ops.aten.threshold_backward(gy, y, 0)),
     "tanh_grad": _on_maps(2, lambda t, gy, y: lambda: t.ops.aten.tanh_backward(gy, y)),
     "add": _on_maps(2, lambda t, a, b: lambda: t.add(a, b)),
-    "add_bias_": lambda: Sample(f"{ROWS:,} x {CLASSES}", (_draw(ROWS, CLASSES), _draw(CLASSES)),
-                                torch=lambda t, y, b: lambda: y.add_(b)),
+    "add_bias_": lambda: Sample(f"{ROWS:,} x {CLASSES}", (_draw(ROWS, CLASSES), _draw(CLASSES))),
     "running_stats_": lambda: Sample(
         f"{C} channels", tuple(_positive(C) for _ in range(4)), {"count": N, "momentum": 0.1, "eps": EPS, "unbiased": True}),
     "channel_sum": _on_maps(1, lambda t, x: lambda: t.sum(x, (0, 2, 3))),
