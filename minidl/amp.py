@@ -96,6 +96,7 @@ class GradScaler:
             return type(outputs)(self.scale(y) for y in outputs)
         if not isinstance(outputs, Tensor):
             raise TypeError(f"GradScaler.scale: expected a Tensor, or a tuple or list of them, found {type(outputs).__name__}")
+        outputs.F.uncaptured("GradScaler.scale")     # a graph would keep the scale of one step
         return (outputs.float() if outputs.element_size() == 2 else outputs) * self._scale
 
     def unscale_(self, optimizer: Any) -> None:

@@ -130,7 +130,7 @@ class CUDA(LaunchedVerbs):
 
     def uncaptured(self, what: str) -> None:
         if capture.current() is not None:
-            raise DeviceError(f"{what}: a CUDA graph would not repeat it; call it after the step")
+            raise DeviceError(f"{what}: a CUDA graph would not repeat it; keep it out of the step")
 
     def synchronize(self) -> None:
         self.xp.cuda.Device(self.index).synchronize()

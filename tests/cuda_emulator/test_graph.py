@@ -249,6 +249,16 @@ class Averages(Run):
         return loss
 
 
+class Scales(Run):
+    def update(self, images, labels):
+        scaler = minidl.amp.GradScaler(init_scale=2.0)
+        loss = F.cross_entropy(self.model(images), labels)
+        self.optimizer.zero_grad()
+        scaler.scale(loss).backward()
+        self.optimizer.step()
+        return loss
+
+
 class Thaws(Run):
     """A parameter gets its first gradient after the warm-up."""
 
@@ -270,12 +280,13 @@ def rmsprop(parameters):
     (AddsGradients, momentum, "adds to gradients of the step before.*call optimizer.zero_grad"),
     (MovesData, momentum, r"`return super\(\).update\(images \* minidl.*copies an array from the host.*pass it to the step"),
     (MultipliesIntegers, momentum, "NotImplementedError: calling cuBLAS API during stream capture is currently unsupported"),
-    (Averages, momentum, r"`self.average.update\(\)`: DeviceError: EMA.update: a CUDA graph would not repeat it; call it after"),
+    (Averages, momentum, r"`self.average.update\(\)`: DeviceError: EMA.update: a CUDA graph would not repeat it; keep it out"),
+    (Scales, momentum, r"`scaler.scale\(loss\).backward\(\)`: DeviceError: GradScaler.scale: a CUDA graph would not repeat it"),
     (Run, rmsprop, "RMSprop: no kernel of it reads its numbers from device memory.*SGD, Adam and AdamW have one"),
     (Thaws, adamw, "AdamW: a parameter got its first state in the capture"),
     (Thaws, adam, "Adam: no kernel of it reads its numbers from device memory"),  # it takes parameters of one age
     (Thaws, momentum, "SGD: a graph would begin its momentum anew"),
-], ids=["item", "accumulation", "host array", "integers", "average", "rmsprop", "thaw", "age", "momentum"])  # fmt: skip
+], ids=["item", "accumulation", "host array", "integers", "average", "scale", "rmsprop", "thaw", "age", "momentum"])  # fmt: skip
 def test_a_step_that_cannot_be_captured(kind, optimizer, words, cupy):
     """It is said once, with the line that is to blame, and the training goes on as if nothing had been tried."""
     expected = kind(mlp, optimizer, lambda step: step).train(6)
