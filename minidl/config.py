@@ -53,5 +53,5 @@ autocast: Switch[Any] = Switch(
 allow_tf32: Switch[bool] = Switch(
     "allow_tf32", False,
     "Whether matrix products and convolutions of float32 on a GPU may round their factors to 10 bits (TF32), which tensor cores "
-    "multiply; sums stay float32.  torch.backends.cuda.matmul.allow_tf32 and cudnn.allow_tf32 for a block.  Convolutions also want "
-    "conv_precision \"fast\".")
+    "multiply; sums stay float32.  torch.backends.cuda.matmul.allow_tf32 and cudnn.allow_tf32 for a block.  Convolutions also "
+    "want conv_precision \"fast\".")

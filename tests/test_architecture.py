@@ -224,7 +224,7 @@ def test_lines_of_code_are_counted_without_documentation(tmp_path) -> None:
 def fresh_python(code: str, **environment: str) -> str:
     """What `code` prints in a new interpreter that sees the same packages as this one."""
     env = {**os.environ, **environment}
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, timeout=120)
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, timeout=600)
     assert run.returncode == 0, run.stderr
     return run.stdout
 

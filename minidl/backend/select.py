@@ -1,7 +1,6 @@
 """From a device's name to its backend."""
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 from minidl.backend.base import Backend
@@ -45,8 +44,3 @@ def get_backend(device: Any = None) -> Backend:
         raise DeviceError(f"device {name!r}: not known; use 'cpu', 'cuda' or 'cuda:0'")
     from minidl.backend.cuda import cuda_backend
     return cuda_backend(int(number or 0))
-
-
-def array_module(x: Any) -> Any:
-    """NumPy, or CuPy: the module whose array ``x`` is."""
-    return sys.modules[type(x).__module__.partition(".")[0]]
