@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import difflib
+import functools
 import importlib.util
 import inspect
 import sys
@@ -136,14 +137,14 @@ def _operation(name: str, shapes: Sequence[Shape], options: dict[str, Any]) -> S
     if sample is not None and not shapes and not options:
         call, shapes = sample
         tensors = [_random(shape) for shape in shapes]
-        return Subject(name, call, tensors, _names(function, len(tensors)))
+        return Subject(name, call, tensors, _names(call, len(tensors)))
     tensors = [_random(shape, _DOMAINS.get(name, "")) for shape in shapes or _generic_shapes(function)]
     return Subject(name, lambda *xs: function(*xs, **options), tensors, _names(function, len(tensors)))
 
 
 # Where functions are defined that make tensors or set switches.
 _NO_OPERATIONS = ("minidl.ops.creation", "minidl.backend.rng", "minidl.backend.threads", "minidl.autograd.grad_mode",
-                  "minidl.autograd.engine")
+                  "minidl.autograd.engine", "minidl.autograd.autocast")
 
 
 def _is_operation(thing: Any) -> bool:
@@ -273,6 +274,7 @@ def _mask() -> Tensor:
 def _seeded(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """The same random numbers in every call: finite differences need a function that can be repeated."""
 
+    @functools.wraps(function)
     def call(*xs: Tensor) -> Tensor:
         minidl.manual_seed(0)
         return function(*xs)
@@ -283,7 +285,8 @@ def _seeded(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
 _DOMAINS = dict.fromkeys(["log", "log2", "log10", "log1p", "sqrt", "rsqrt", "reciprocal", "div"], "positive")
 _DOMAINS |= dict.fromkeys(["asin", "acos"], "unit")
 
-# What an operation is checked with when the user gives no shapes: a call, and the shapes of its inputs.
+# What an operation is checked with when the user gives no shapes: a call, and the shapes of its inputs.  An operation on
+# integers takes none: it is called to see that its result has no gradient.
 _SAMPLES: dict[str, tuple[Callable[..., Any], Sequence[Shape]]] = {
     "adaptive_avg_pool2d": (lambda x: F.adaptive_avg_pool2d(x, 2), [(2, 2, 5, 4)]),
     "adaptive_max_pool2d": (lambda x: F.adaptive_max_pool2d(x, 2), [(2, 2, 5, 4)]),
@@ -292,14 +295,21 @@ _SAMPLES: dict[str, tuple[Callable[..., Any], Sequence[Shape]]] = {
     "binary_cross_entropy_with_logits": (
         lambda x, t: F.binary_cross_entropy_with_logits(x, t.sigmoid()), [(3, 4), (3, 4)]),
     "binary_cross_entropy": (lambda x, t: F.binary_cross_entropy(x.sigmoid(), t.sigmoid()), [(3, 4), (3, 4)]),
+    "bincount": (lambda: minidl.bincount(_labels(1, 0, 1)), []),
+    "bitwise_and": (lambda: minidl.bitwise_and(_labels(1, 2), _labels(3, 1)), []),
+    "bitwise_not": (lambda: minidl.bitwise_not(_labels(1, 2)), []),
+    "bitwise_or": (lambda: minidl.bitwise_or(_labels(1, 2), _labels(3, 1)), []),
+    "bitwise_xor": (lambda: minidl.bitwise_xor(_labels(1, 2), _labels(3, 1)), []),
     "bmm": (lambda a, b: minidl.bmm(a, b), [(2, 3, 4), (2, 4, 2)]),
     "broadcast_to": (lambda x: minidl.broadcast_to(x, (4, 2, 3)), [(2, 3)]),
+    "channel_shuffle": (lambda x: F.channel_shuffle(x, 2), [(2, 4, 3)]),
     "chunk": (lambda x: minidl.chunk(x, 2), [(3, 2)]),
     "clamp": (lambda x: minidl.clamp(x, -0.5, 0.5), [(3, 4)]),
     "clip": (lambda x: minidl.clip(x, -0.5, 0.5), [(3, 4)]),
     "conv2d": (lambda x, w, b: F.conv2d(x, w, b, stride=2, padding=1), [(2, 3, 6, 5), (4, 3, 3, 3), (4,)]),
     "conv_transpose2d": (lambda x, w, b: F.conv_transpose2d(x, w, b, stride=2), [(2, 3, 3, 2), (3, 2, 3, 3), (2,)]),
     "cross_entropy": (lambda x: F.cross_entropy(x, _labels(1, 0, 4, 2), label_smoothing=0.1), [(4, 5)]),
+    "cumprod": (lambda x: minidl.cumprod(x, 1), [(2, 4)]),
     "cumsum": (lambda x: minidl.cumsum(x, 1), [(2, 4)]),
     "dot": (lambda a, b: minidl.dot(a, b), [(4,), (4,)]),
     "dropout": (_seeded(lambda x: F.dropout(x, 0.5)), [(4, 5)]),
@@ -308,10 +318,13 @@ _SAMPLES: dict[str, tuple[Callable[..., Any], Sequence[Shape]]] = {
     "embedding": (lambda w: F.embedding(_labels(1, 0, 1, 3), w), [(4, 3)]),
     "fold": (lambda x: F.fold(x, (4, 5), 2), [(2, 8, 12)]),
     "gather": (lambda x: minidl.gather(x, 1, _labels([0, 2, 2], [1, 0, 1])), [(2, 3)]),
+    "glu": (lambda x: F.glu(x), [(2, 6)]),
     "group_norm": (lambda x, w, b: F.group_norm(x, 2, w, b), [(2, 4, 3), (4,), (4,)]),
     "index_select": (lambda x: minidl.index_select(x, 1, _labels(2, 0, 2)), [(2, 3)]),
     "instance_norm": (lambda x: F.instance_norm(x), [(2, 3, 3, 2)]),
     "interpolate": (lambda x: F.interpolate(x, size=(5, 6), mode="bilinear"), [(2, 2, 3, 4)]),
+    "kl_div": (lambda x, t: F.kl_div(F.log_softmax(x, 1), F.softmax(t, 1), "batchmean"), [(3, 4), (3, 4)]),
+    "kthvalue": (lambda x: minidl.kthvalue(x, 2)[0], [(2, 4)]),
     "layer_norm": (lambda x, w, b: F.layer_norm(x, (5,), w, b), [(4, 5), (5,), (5,)]),
     "linear": (lambda x, w, b: F.linear(x, w, b), [(3, 4), (5, 4), (5,)]),
     "local_response_norm": (lambda x: F.local_response_norm(x, 3, alpha=0.5), [(2, 5, 2, 2)]),
@@ -320,19 +333,28 @@ _SAMPLES: dict[str, tuple[Callable[..., Any], Sequence[Shape]]] = {
     "masked_select": (lambda x: minidl.masked_select(x, _mask()), [(2, 3)]),
     "matmul": (lambda a, b: minidl.matmul(a, b), [(3, 4), (4, 2)]),
     "max_pool2d": (lambda x: F.max_pool2d(x, 2), [(2, 2, 4, 6)]),
+    "meshgrid": (lambda x, y: minidl.meshgrid(x, y), [(3,), (2,)]),
     "mm": (lambda a, b: minidl.mm(a, b), [(3, 4), (4, 2)]),
     "movedim": (lambda x: minidl.movedim(x, 0, 2), [(2, 3, 2)]),
     "multi_head_attention": (
         lambda x, w, b, v, c: F.multi_head_attention(x, x, x, 2, w, b, v, c), [(2, 3, 4), (12, 4), (12,), (4, 4), (4,)]),
     "multi_margin_loss": (lambda x: F.multi_margin_loss(x, _labels(1, 0, 4, 2)), [(4, 5)]),
+    "narrow": (lambda x: minidl.narrow(x, 1, 1, 2), [(2, 4)]),
     "nll_loss": (lambda x: F.nll_loss(x, _labels(1, 0, 4, 2)), [(4, 5)]),
+    "one_hot": (lambda: F.one_hot(_labels(1, 0, 2), 3), []),
     "outer": (lambda a, b: minidl.outer(a, b), [(3,), (4,)]),
     "pad": (lambda x: F.pad(x, (1, 2)), [(2, 3)]),
     "permute": (lambda x: minidl.permute(x, (2, 0, 1)), [(2, 3, 2)]),
+    "pixel_shuffle": (lambda x: F.pixel_shuffle(x, 2), [(2, 4, 2, 3)]),
+    "pixel_unshuffle": (lambda x: F.pixel_unshuffle(x, 2), [(2, 1, 4, 6)]),
     "pow": (lambda x: x.abs() ** 2.5, [(2, 3)]),
+    "prelu": (lambda x, w: F.prelu(x, w), [(4, 3), (3,)]),
     "repeat": (lambda x: x.repeat(2, 2), [(2, 3)]),
+    "repeat_interleave": (lambda x: minidl.repeat_interleave(x, _labels(2, 0, 3), 1), [(2, 3)]),
     "reshape": (lambda x: minidl.reshape(x, (3, 2)), [(2, 3)]),
+    "rms_norm": (lambda x, w: F.rms_norm(x, (5,), w), [(4, 5), (5,)]),
     "roll": (lambda x: minidl.roll(x, 1, 1), [(2, 3)]),
+    "scatter": (lambda x, y: minidl.scatter(x, 1, _labels([0, 2], [1, 0]), y), [(2, 3), (2, 2)]),
     "scatter_add": (lambda x, y: minidl.scatter_add(x, 1, _labels([0, 2, 2], [1, 0, 1]), y), [(2, 3), (2, 3)]),
     "scaled_dot_product_attention": (
         lambda q, k, v: F.scaled_dot_product_attention(q, k, v), [(2, 3, 4), (2, 5, 4), (2, 5, 4)]),
