@@ -176,7 +176,8 @@ _linked: list[Any] = []                              # what llvmlite would other
 
 @functools.cache
 def _jit() -> Any:
-    return _llvm().create_lljit_compiler(_target(host_isa()), use_jit_link=False, suppress_errors=True)
+    # LLVM's older linker puts code and its constants where there is room; 2 GB apart, in a process with much memory, it aborts.
+    return _llvm().create_lljit_compiler(_target(host_isa()), use_jit_link=True, suppress_errors=True)
 
 
 def load(text: str, *symbols: str) -> list[int]:

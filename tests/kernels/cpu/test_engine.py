@@ -204,3 +204,31 @@ def test_a_corrupted_cache_is_compiled_again(tmp_path):
 
 def test_numba_is_never_imported():
     assert run(STEP + "import sys; print('numba' in sys.modules)")[0].endswith("False")
+
+
+FULL_OF_HOLES = """
+import mmap
+import numpy as np
+import minidl
+from minidl.nn import functional as F
+
+def reserve(size):
+    return mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, prot=0)
+
+minidl.ones(8) + 1                                   # what is mapped once is mapped
+pages = [reserve(4096) for _ in range(2000)]
+beyond = reserve(16 << 30)                           # what does not fit into a page lies below this
+for page in pages[1000::2]:
+    page.close()
+x, w = minidl.randn(2, 16, 32, 32), minidl.randn(16, 16, 3, 3)
+with minidl.kernels.use("numpy"):
+    expected = F.conv2d(x, w, padding=1).numpy()
+with minidl.kernels.use("vector"):
+    print(np.abs(F.conv2d(x, w, padding=1).numpy() - expected).max() < 1e-3)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="address space is laid out as Linux does it")
+def test_code_and_constants_lie_together_where_memory_is_full_of_holes():
+    """Each is a mapping of its own size; with gigabytes between them, an address of 32 bits does not reach."""
+    assert run(FULL_OF_HOLES) == ("True", "")
