@@ -7,10 +7,9 @@ from hypothesis import strategies as st
 
 from minidl.kernels import lookup, spec, variants
 
-FLOATS = ("float16", "float32", "float64")
+FLOATS = ("float16", "float32", "float64")           # parameters of tests, not drawn: drawn, some would be among no example
 LAYOUTS = ("contiguous", "reversed", "sliced", "channels_last")
 
-dtypes = st.sampled_from(FLOATS)
 layouts = st.sampled_from(LAYOUTS)
 seeds = st.integers(0, 2**32 - 1)
 

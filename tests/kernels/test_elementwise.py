@@ -1,14 +1,16 @@
 """Elementwise kernels: every variant against a loop."""
 import numpy as np
-from hypothesis import given, settings
+import pytest
+from hypothesis import given
 from hypothesis import strategies as st
 
 from minidl.kernels import variants
-from tests.kernels.cases import arrange, check, draw, dtypes, layouts, seeds, under_test
+from tests.kernels.cases import FLOATS, arrange, check, draw, examples, layouts, seeds, under_test
 
 
-@settings(deadline=None, max_examples=40)
-@given(shape=st.lists(st.integers(0, 4), max_size=4).map(tuple), dtype=dtypes, first=layouts, second=layouts, seed=seeds)
+@pytest.mark.parametrize("dtype", FLOATS)
+@examples(15)
+@given(shape=st.lists(st.integers(0, 4), max_size=4).map(tuple), first=layouts, second=layouts, seed=seeds)
 def test_every_variant_equals_the_reference(shape, dtype, first, second, seed):
     a, b = draw(seed, shape, dtype, first), draw(seed + 1, shape, dtype, second)
     check("relu", a, dtype=dtype)
@@ -26,9 +28,10 @@ def test_large_arrays_with_nan_and_zero():
     check("add", a, b, dtype="float32")
 
 
-@settings(deadline=None, max_examples=30)
-@given(lead=st.lists(st.integers(0, 3), max_size=2).map(tuple), columns=st.integers(0, 20), dtype=dtypes, first=layouts,
-       second=layouts, seed=seeds)
+@pytest.mark.parametrize("dtype", FLOATS)
+@examples(15)
+@given(lead=st.lists(st.integers(0, 3), max_size=2).map(tuple), columns=st.integers(0, 20), first=layouts, second=layouts,
+       seed=seeds)
 def test_a_bias_is_added_to_every_row(lead, columns, dtype, first, second, seed):
     y, b = draw(seed, (*lead, columns), dtype), draw(seed + 1, (columns,), dtype, second)
     expected = y.copy()
@@ -39,8 +42,9 @@ def test_a_bias_is_added_to_every_row(lead, columns, dtype, first, second, seed)
         np.testing.assert_array_equal(got, expected, err_msg=name)
 
 
-def test_a_bias_for_more_packs_than_threads():
-    y, b = draw(0, (700, 60), "float32"), draw(1, (60,), "float32")
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_a_bias_for_more_packs_than_threads(dtype):
+    y, b = draw(0, (700, 64), dtype), draw(1, (64,), dtype)
     for name, kernel in under_test("add_bias_"):
         got = y.copy()
         kernel(got, b)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from minidl.errors import DataError
 from minidl.kernels import variants
 from minidl.kernels.reference.philox import philox4x32
-from tests.kernels.cases import FLOATS, LAYOUTS, check, draw, dtypes, examples, layouts, run, seeds, under_test
+from tests.kernels.cases import FLOATS, LAYOUTS, check, draw, examples, layouts, run, seeds, under_test
 
 few = examples(40)
 keys = st.tuples(st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1))
@@ -47,8 +47,9 @@ def test_a_long_draw_starts_with_the_short_one():
     assert long[65_537] == philox4x32((65_537 // 4, 0, 4, 0), (3, 0))[65_537 % 4]
 
 
-@few
-@given(key=keys, shape=st.lists(st.integers(0, 5), max_size=3).map(tuple), dtype=dtypes)
+@pytest.mark.parametrize("dtype", FLOATS)
+@examples(15)
+@given(key=keys, shape=st.lists(st.integers(0, 5), max_size=3).map(tuple))
 def test_uniform_and_normal(key, shape, dtype):
     uniform = check("philox_uniform", shape, key, dtype, dtype=dtype)
     assert ((uniform >= 0) & (uniform < 1)).all()
@@ -66,8 +67,9 @@ def test_moments(dtype):
     assert abs(np.corrcoef(normal[::2], normal[1::2])[0, 1]) < 5 / np.sqrt(n / 2)  # the pairs of Box and Muller
 
 
-@few
-@given(key=keys, shape=st.lists(st.integers(0, 5), min_size=1, max_size=4).map(tuple), dtype=dtypes, layout=layouts,
+@pytest.mark.parametrize("dtype", FLOATS)
+@examples(15)
+@given(key=keys, shape=st.lists(st.integers(0, 5), min_size=1, max_size=4).map(tuple), layout=layouts,
        p=st.sampled_from([0.0, 0.1, 0.5, 0.9, 1.0]), seed=seeds)
 def test_dropout(key, shape, dtype, layout, p, seed):
     check("dropout", draw(seed, shape, dtype, layout), p, key, dtype=dtype)
@@ -89,9 +91,10 @@ def test_dropout_keeps_the_expectation():
         assert abs((draws == 0).mean() - p) < 0.01
 
 
-@few
+@pytest.mark.parametrize("dtype", FLOATS)
+@examples(15)
 @given(num=st.integers(1, 6), dim=st.integers(0, 4), shape=st.lists(st.integers(0, 4), max_size=3).map(tuple),
-       dtype=dtypes, layout=layouts, seed=seeds)
+       layout=layouts, seed=seeds)
 def test_embedding(num, dim, shape, dtype, layout, seed):
     indices = np.random.default_rng(seed).integers(0, num, shape)
     y = check("embedding", draw(seed, (num, dim), dtype, layout), indices, dtype=dtype)

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from minidl.kernels import variants
 from minidl.ops.geometry import pool2d_geometry
-from tests.kernels.cases import assert_close, check, draw, dtypes, examples, layouts, run, seeds
+from tests.kernels.cases import FLOATS, assert_close, check, draw, examples, layouts, run, seeds
 
 few = examples(60)
 
@@ -21,8 +21,9 @@ def poolings(draw_):
     return shape, kernel, stride, padding, dilation, draw_(st.booleans())
 
 
-@few
-@given(case=poolings(), dtype=dtypes, layout=layouts, seed=seeds, ties=st.booleans(), nans=st.booleans())
+@pytest.mark.parametrize("dtype", FLOATS)
+@examples(20)
+@given(case=poolings(), layout=layouts, seed=seeds, ties=st.booleans(), nans=st.booleans())
 def test_max_pooling(case, dtype, layout, seed, ties, nans):
     shape, *options = case
     geom = pool2d_geometry(shape, *options)
@@ -37,8 +38,9 @@ def test_max_pooling(case, dtype, layout, seed, ties, nans):
     check("max_pool2d_take", draw(seed + 3, shape, dtype, layout), indices, geom, dtype=dtype)
 
 
-@few
-@given(case=poolings(), dtype=dtypes, layout=layouts, seed=seeds, include=st.booleans())
+@pytest.mark.parametrize("dtype", FLOATS)
+@examples(20)
+@given(case=poolings(), layout=layouts, seed=seeds, include=st.booleans())
 def test_average_pooling(case, dtype, layout, seed, include):
     shape, *options = case
     geom = pool2d_geometry(shape, *options)
@@ -46,9 +48,10 @@ def test_average_pooling(case, dtype, layout, seed, include):
     check("avg_pool2d_grad", draw(seed + 1, y.shape, dtype, layout), geom, include, dtype=dtype)
 
 
-@few
+@pytest.mark.parametrize("dtype", FLOATS)
+@examples(20)
 @given(n=st.integers(0, 2), c=st.integers(1, 3), hw=st.tuples(st.integers(1, 7), st.integers(1, 7)),
-       out=st.tuples(st.integers(1, 9), st.integers(1, 9)), dtype=dtypes, layout=layouts, seed=seeds)
+       out=st.tuples(st.integers(1, 9), st.integers(1, 9)), layout=layouts, seed=seeds)
 def test_adaptive_pooling(n, c, hw, out, dtype, layout, seed):
     x = draw(seed, (n, c, *hw), dtype, layout)
     gy = draw(seed + 1, (n, c, *out), dtype, layout)

@@ -8,15 +8,15 @@ from hypothesis import strategies as st
 
 from minidl.errors import DataError
 from minidl.kernels import variants
-from tests.kernels.cases import arrange, assert_close, check, draw, dtypes, examples, layouts, run, seeds
+from tests.kernels.cases import FLOATS, arrange, assert_close, check, draw, examples, layouts, run, seeds
 
 few = examples(60)
 IGNORE = -100
 
 
-@few
-@given(shape=st.lists(st.integers(0, 4), min_size=1, max_size=4).map(tuple), axis=st.integers(-4, 3), dtype=dtypes,
-       layout=layouts, seed=seeds)
+@pytest.mark.parametrize("dtype", FLOATS)
+@examples(20)
+@given(shape=st.lists(st.integers(0, 4), min_size=1, max_size=4).map(tuple), axis=st.integers(-4, 3), layout=layouts, seed=seeds)
 def test_softmax(shape, axis, dtype, layout, seed):
     axis = axis % len(shape)
     x, gy = draw(seed, shape, dtype, layout), draw(seed + 1, shape, dtype, layout)
@@ -37,8 +37,9 @@ def classifications(draw_):
     return labels, classes, weight, ignore, draw_(st.sampled_from([0.0, 0.1, 1.0]))
 
 
-@few
-@given(case=classifications(), dtype=dtypes, layout=layouts, seed=seeds)
+@pytest.mark.parametrize("dtype", FLOATS)
+@examples(20)
+@given(case=classifications(), layout=layouts, seed=seeds)
 def test_losses(case, dtype, layout, seed):
     labels, classes, weight, ignore, smoothing = case
     labels = arrange(labels, layout)

@@ -1,13 +1,15 @@
 """Sums per channel: every variant against sums that are rounded once."""
 import numpy as np
-from hypothesis import given, settings
+import pytest
+from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.kernels.cases import check, draw, dtypes, layouts, seeds
+from tests.kernels.cases import FLOATS, check, draw, examples, layouts, seeds
 
 
-@settings(deadline=None, max_examples=40)
-@given(shape=st.lists(st.integers(0, 5), min_size=2, max_size=5).map(tuple), dtype=dtypes, layout=layouts, seed=seeds)
+@pytest.mark.parametrize("dtype", FLOATS)
+@examples(15)
+@given(shape=st.lists(st.integers(0, 5), min_size=2, max_size=5).map(tuple), layout=layouts, seed=seeds)
 def test_every_variant_equals_the_reference(shape, dtype, layout, seed):
     check("channel_sum", draw(seed, shape, dtype, layout), dtype=dtype)
 
