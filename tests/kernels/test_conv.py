@@ -235,7 +235,7 @@ def test_larger_shapes(name, dtype):
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
 @pytest.mark.parametrize("x, w", [((2, 24, 9, 11), (128, 24, 3, 3)), ((2, 128, 9, 11), (24, 128, 3, 3))])
 def test_the_largest_tiles(x, w, dtype, monkeypatch):
-    if cases.device == "cpu":
+    if cases.device not in ("emu", "cuda"):
         pytest.skip("tiles of the GPU's kernels; --device emu or cuda")
     from minidl.kernels.cuda import conv_products
 
@@ -248,7 +248,7 @@ def test_the_largest_tiles(x, w, dtype, monkeypatch):
 @pytest.mark.parametrize("wide", [False, True])
 @pytest.mark.parametrize("name", ["tiles", "strides against dilation", "a first layer"])
 def test_tf32_is_rounded_once(name, wide, monkeypatch):
-    if cases.device == "cpu":
+    if cases.device not in ("emu", "cuda"):
         pytest.skip("TF32 is a GPU's; --device emu or cuda")
     if wide:
         from minidl.kernels.cuda import conv_products

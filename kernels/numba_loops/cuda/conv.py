@@ -65,7 +65,7 @@ def conv2d(x: Any, w: Any, b: Any, geom: Any, precision: str = "fast", relu: boo
 
 def conv2d_input_grad(gy: Any, w: Any, geom: Any, precision: str = "fast") -> Any:
     cols = _filters(w, geom).swapaxes(1, 2) @ _in_groups(gy, geom)     # (N, groups, K, P)
-    return col2im(cols.reshape(len(gy), -1, geom.out_h * geom.out_w), geom)
+    return col2im(cols.reshape(len(gy), geom.C * geom.kh * geom.kw, geom.out_h * geom.out_w), geom)
 
 
 def conv2d_weight_grad(gy: Any, x: Any, geom: Any, precision: str = "fast") -> Any:
@@ -79,4 +79,4 @@ def _filters(w: Any, geom: Any) -> Any:
 
 def _in_groups(maps: Any, geom: Any) -> Any:
     """Channels, or rows of the columns, as (N, groups, per group, P)."""
-    return maps.reshape(len(maps), geom.groups, -1, geom.out_h * geom.out_w)
+    return maps.reshape(len(maps), geom.groups, maps.shape[1] // geom.groups, geom.out_h * geom.out_w)
