@@ -16,7 +16,8 @@ from tests.cuda_emulator.sanitized import ENVIRONMENT
 
 TIMES = 3                                            # that a kernel is watched
 FEW, MOST = 1024, 8192                               # threads of a launch that is watched, and of the first one
-PATIENCE = 30                                        # launches to wait for one that the build at hand can make
+DTYPE = "VALUE=float"                                # for which they are built, if that will do: dtypes differ in a macro
+PATIENCE = 10                                        # launches of another dtype to wait for one of this
 
 
 class Racing(Emulator):
@@ -25,7 +26,6 @@ class Racing(Emulator):
     threads = 64                                     # two warps, and more than one block for more than 64 elements
     watched: Counter[tuple[str, str]] = Counter()    # by file and kernel; of all emulators of the process
     passed: Counter[tuple[str, str]] = Counter()     # launches that were not watched
-    builds: dict[str, tuple[str, ...]] = {}          # a file is built for one dtype if that will do: they differ in a macro
 
     def __init__(self, schedule: str = "forward", options: tuple[str, ...] = ()):
         super().__init__(schedule, options=options, blocks_race=True)
@@ -38,7 +38,7 @@ class Racing(Emulator):
         kernel, threads = (file, entry), math.prod(grid) * math.prod(block)
         small = threads <= (FEW if self.watched[kernel] else MOST)
         watch = small and self.watched[kernel] < TIMES
-        if self.builds.setdefault(file, defines) != defines:
+        if defines[0] != DTYPE:
             watch = watch and not self.watched[kernel] and self.passed[kernel] >= PATIENCE
         (self.watched if watch else self.passed)[kernel] += 1
         self._call(load(self.folder / file, defines, "thread" if watch else ""), entry, grid, block, arguments, **options)

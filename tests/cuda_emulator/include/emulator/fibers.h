@@ -183,4 +183,19 @@ EMULATOR_CODE inline void take_stack_back(Stacks& stacks, Fiber& fiber) {
     fiber.stack = nullptr;
 }
 
+// After a launch whose blocks race, nothing is kept of its threads: all kernels' together would be more mappings than Linux gives a
+// process (65,530).
+EMULATOR_CODE inline void let_go(Stacks& stacks) {
+#if defined(__SANITIZE_THREAD__)
+    for (int i = 0; i < MAX_THREADS; i++) {
+        if (stacks.of_thread[i]) munmap(stacks.of_thread[i], STACK_BYTES);
+        if (stacks.tsan_of_thread[i]) __tsan_destroy_fiber(stacks.tsan_of_thread[i]);
+        stacks.of_thread[i] = nullptr;
+        stacks.tsan_of_thread[i] = nullptr;
+    }
+    stacks.free.clear();
+#endif
+    (void)stacks;
+}
+
 }  // namespace emulator

@@ -71,6 +71,7 @@ template <class... A> EMULATOR_CODE inline const char* launch(void (*kernel)(A..
         run_block();
     }
     acquire(&s.done_token);
+    if (s.blocks_race) let_go(s.stacks);
     return s.failed ? s.error : nullptr;
 }
 
