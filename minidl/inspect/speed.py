@@ -133,6 +133,8 @@ class Bench:
         self.deadline = time.perf_counter() + budget
         self.budget = budget
         self.nets: dict[str, Module] = {}
+        self.start: dict[str, Tensor] = {}
+        self.trained: set[str] = set()  # devices on which a step has changed the net
 
     def rows(self) -> Iterator[Row]:
         """The whole net first, then its layers, each as soon as it is measured."""
@@ -207,11 +209,16 @@ class Bench:
     # ---- what is timed
 
     def _net(self, device: str) -> Module:
-        """The net on a device, with the same weights on each."""
+        """The net on a device, with the same weights on each, however many steps it took since."""
         if device not in self.nets:
             minidl.manual_seed(0)
             net = models.create(self.info.name).to(self.dtype)
+            if not self.start:
+                self.start = {key: value.detach().clone() for key, value in net.state_dict().items()}
             self.nets[device] = net.to(device)
+        if device in self.trained:
+            self.nets[device].load_state_dict({key: value.to(device) for key, value in self.start.items()})
+            self.trained.remove(device)
         return self.nets[device]
 
     def _images(self, shape: tuple[int, ...], device: str) -> Tensor:
@@ -232,7 +239,7 @@ class Bench:
     def _step(self, contender: Contender, batch: int) -> Callable[[], Tensor]:
         """Forward, loss, backward, SGD with momentum; the result is the loss."""
         net = self._net(contender.device)
-        net.load_state_dict({key: value.to(contender.device) for key, value in self._start().items()})
+        self.trained.add(contender.device)
         step = optim.SGD([p for p in net.parameters() if p.requires_grad], lr=LEARNING_RATE, momentum=0.9)
         x = self._images((batch, *self.info.input_shape), contender.device)
         labels = minidl.tensor(Generator(2).randint(0, self.info.num_classes or 10, (batch,)), device=contender.device)
@@ -246,12 +253,6 @@ class Bench:
             return loss
 
         return call
-
-    def _start(self) -> dict[str, Tensor]:
-        """The state that every contender's training step begins with."""
-        if not hasattr(self, "_state"):
-            self._state = {key: value.detach().clone() for key, value in self._net("cpu").state_dict().items()}
-        return self._state
 
     def _layer(self, layer: Layer) -> Prepare:
         def prepare(contender: Contender, batch: int) -> Callable[[], Tensor]:
