@@ -26,6 +26,7 @@ from typing import Any
 
 from minidl.autograd.autocast import RULES
 from minidl.autograd.autocast import autocast as _autocast
+from minidl.backend import is_device
 from minidl.errors import CheckpointError, ConfigError, DTypeError, GraphError
 from minidl.tensor import Tensor
 
@@ -41,7 +42,7 @@ def autocast(device_type: str | None = None, dtype: Any = None, enabled: bool = 
         dtype, enabled: as :class:`minidl.autocast` takes them.
         cache_enabled: there for code written for PyTorch; a converted parameter is never out of date here.
     """
-    if device_type is not None and device_type.partition(":")[0] not in ("cpu", "cuda", "emu"):
+    if device_type is not None and not is_device(device_type):
         raise ConfigError(f"amp.autocast: device_type {device_type!r} is not known; use 'cuda' or 'cpu', and dtype= for the "
                           "dtype")
     usual = "float16" if device_type is not None and device_type.startswith("cuda") else "bfloat16"

@@ -125,6 +125,10 @@ class Backend:
     def synchronize(self) -> None:
         """Wait until the device has finished."""
 
+    def memory_allocated(self) -> int:
+        """Bytes that arrays hold on the device; 0 where nobody counts them."""
+        return 0
+
     def each_step(self, owner: Any, run: Callable[[], None]) -> None:
         """Run the host's part of ``owner``'s update; a CUDA graph runs it again before each replay."""
         run()

@@ -125,6 +125,10 @@ class CUDA(LaunchedVerbs):
                               "optimizer.zero_grad() in the step")  # fmt: skip
         return self.launched_add(a, b)
 
+    def memory_allocated(self) -> int:
+        with self.xp.cuda.Device(self.index):
+            return int(self.xp.get_default_memory_pool().used_bytes())
+
     def each_step(self, owner: Any, run: Callable[[], None]) -> None:
         capture.update(owner, run)
 

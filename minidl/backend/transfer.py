@@ -1,4 +1,4 @@
-"""Arrays between host and GPU: whose they are, and memory that a GPU copies from by itself."""
+"""Arrays on the host or on a GPU, before they are tensors: whose they are, page-locked memory, windows of images."""
 from __future__ import annotations
 
 import math
@@ -33,3 +33,19 @@ def pinned(x: np.ndarray) -> np.ndarray:
     copy: np.ndarray = np.ndarray(x.shape, x.dtype, memory)
     copy[...] = x
     return copy
+
+
+def windows(images: Array, size: tuple[int, int], top: Array, left: Array) -> Array:
+    """The window of each image (first axis) whose upper left corner is at (top, left)."""
+    xp, n = array_module(images), len(images)
+    if xp is not np:
+        # CuPy would copy the view of all windows; it gathers the pixels of one by their indices.
+        flat = images.reshape(n, -1, *images.shape[-2:])
+        rows = xp.asarray(top[:, None] + np.arange(size[0]))[:, None, :, None]
+        columns = xp.asarray(left[:, None] + np.arange(size[1]))[:, None, None, :]
+        image, channel = xp.arange(n)[:, None, None, None], xp.arange(flat.shape[1])[:, None, None]
+        return flat[image, channel, rows, columns].reshape(*images.shape[:-2], *size)
+    views = np.lib.stride_tricks.sliding_window_view(images, size, axis=(-2, -1))
+    # The view is (N, ..., places down, places right, h, w); pick one place per image.
+    views = np.moveaxis(views, (-4, -3), (1, 2))
+    return views[np.arange(n), top, left]

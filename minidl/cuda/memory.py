@@ -25,10 +25,7 @@ def _on(device: Device) -> Iterator[tuple[Any, Account]]:
 
 def memory_allocated(device: Device = None) -> int:
     """Bytes that tensors hold now; 0 where there is no GPU."""
-    if why_not() is not None:
-        return 0
-    with _on(device) as (cupy, _):
-        return int(cupy.get_default_memory_pool().used_bytes())
+    return 0 if why_not() is not None else int(backend_of(device).memory_allocated())
 
 
 def max_memory_allocated(device: Device = None) -> int:

@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from minidl.backend.transfer import array_module
+from minidl.backend.transfer import array_module, windows
 from minidl.data.base import Array, Dataset
 from minidl.errors import ConfigError, DataError
 
@@ -195,7 +195,7 @@ class RandomCrop(Transform):
         size = self.size or (images.shape[-2], images.shape[-1])
         padded = _padded("RandomCrop", images, self.padding, self.mode)
         high = _room("RandomCrop", padded, size)
-        return _windows(
+        return windows(
             padded, size, rng.integers(0, high[0] + 1, len(images)), rng.integers(0, high[1] + 1, len(images))
         )
 
@@ -433,22 +433,6 @@ def _room(name: str, images: Array, size: tuple[int, int]) -> tuple[int, int]:
             f"{name}: a window of {size} does not fit images {images.shape}; resize them first, or pad more"
         )
     return down, right
-
-
-def _windows(images: Array, size: tuple[int, int], top: Array, left: Array) -> Array:
-    """The window of each image (first axis) whose upper left corner is at (top, left)."""
-    xp, n = array_module(images), len(images)
-    if xp is not np:
-        # CuPy would copy the view of all windows; it gathers the pixels of one by their indices.
-        flat = images.reshape(n, -1, *images.shape[-2:])
-        rows = xp.asarray(top[:, None] + np.arange(size[0]))[:, None, :, None]
-        columns = xp.asarray(left[:, None] + np.arange(size[1]))[:, None, None, :]
-        image, channel = xp.arange(n)[:, None, None, None], xp.arange(flat.shape[1])[:, None, None]
-        return flat[image, channel, rows, columns].reshape(*images.shape[:-2], *size)
-    views = np.lib.stride_tricks.sliding_window_view(images, size, axis=(-2, -1))
-    # The view is (N, ..., places down, places right, h, w); pick one place per image.
-    views = np.moveaxis(views, (-4, -3), (1, 2))
-    return views[np.arange(n), top, left]
 
 
 def _pair(name: str, size: Size) -> tuple[int, int]:

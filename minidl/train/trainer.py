@@ -22,6 +22,7 @@ from typing import Any
 
 import minidl
 from minidl.amp import GradScaler
+from minidl.backend import get_backend
 from minidl.cuda.memory import likely_batch
 from minidl.errors import CheckpointError, ConfigError, NumericsError, OutOfMemoryError
 from minidl.nn import Module
@@ -238,8 +239,7 @@ class Trainer:
     @contextlib.contextmanager
     def _memory_advice(self) -> Iterator[None]:
         """Within it, an error for too little memory also says which batch should fit."""
-        on_gpu = self.device.startswith("cuda")
-        at_rest = minidl.cuda.memory_allocated(self.device) if on_gpu else 0
+        at_rest = get_backend(self.device).memory_allocated()
         try:
             yield
         except OutOfMemoryError as error:
